@@ -1,0 +1,56 @@
+"""Exchange sessions. The one place that knows when the market is open, and the unit of every date."""
+
+from datetime import date, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
+DATE_UNIT = "us"
+"""pandas infers seconds, microseconds or nanoseconds by source and refuses to merge them: fixed here."""
+
+# exchange_calendars covers only the last 20 years unless told otherwise.
+_FIRST_YEAR, _YEARS_AHEAD = 1990, 1
+
+
+def to_sessions(values: Any) -> pd.DatetimeIndex:
+    """Dates as tz-naive midnights in the project's unit."""
+    index = pd.DatetimeIndex(pd.to_datetime(values))
+    if index.tz is not None:
+        raise ValueError("a session is a date without a time zone: convert to the exchange's date first")
+    return index.normalize().as_unit(DATE_UNIT)
+
+
+@lru_cache(maxsize=8)
+def exchange_calendar(name: str) -> "ExchangeCalendar":
+    """The calendar of an exchange by its ISO code, such as XNYS, from 1990 to the end of next year."""
+    import exchange_calendars
+
+    end = date(date.today().year + _YEARS_AHEAD, 12, 31)
+    return exchange_calendars.get_calendar(name, start=f"{_FIRST_YEAR}-01-02", end=end.isoformat())
+
+
+def sessions_between(name: str, start: date, end: date) -> pd.DatetimeIndex:
+    """Sessions with start <= session < end."""
+    found = exchange_calendar(name).sessions
+    found = found[(found >= pd.Timestamp(start)) & (found < pd.Timestamp(end))]
+    return to_sessions(found)
+
+
+def last_closed_session(name: str, moment: datetime) -> date:
+    """The latest session whose close is not after `moment`."""
+    closes = exchange_calendar(name).closes
+    at = pd.Timestamp(moment).tz_convert("UTC")
+    return closes.index[closes.searchsorted(at, side="right") - 1].date()
+
+
+def is_month_end(name: str, index: pd.DatetimeIndex) -> np.ndarray:
+    """Whether each session of `index` is the last one of its month by the exchange's calendar (bool)."""
+    sessions = to_sessions(exchange_calendar(name).sessions)
+    month = sessions.year * 12 + sessions.month
+    last_of_month = sessions[np.append(month[:-1] != month[1:], True)]
+    return np.asarray(index.isin(last_of_month))

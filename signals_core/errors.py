@@ -1,0 +1,49 @@
+"""Domain errors. Each text says what was wrong, where, and what to do; each class has an exit code."""
+
+
+class SignalsError(Exception):
+    """Base of every error a user can act on."""
+
+    exit_code = 1
+
+
+class SettingsError(SignalsError):
+    """A setting has an unknown name or an impossible value."""
+
+    exit_code = 2
+
+
+class DataError(SignalsError):
+    """Input that breaks a frame's schema, or a stored file that is damaged."""
+
+    exit_code = 3
+
+
+class GateError(SignalsError):
+    """A model did not pass what it must pass."""
+
+    exit_code = 3
+
+
+class BundleError(SignalsError):
+    """A model bundle that is damaged, incomplete or of a format this version cannot read."""
+
+    exit_code = 3
+
+
+class PromotionConflict(SignalsError):
+    """The active version changed between the decision to promote and the promotion."""
+
+    exit_code = 3
+
+
+class MissingPrerequisite(SignalsError):
+    """Something must be made first: bars, features, windows or a model."""
+
+    exit_code = 4
+
+
+class ServiceDown(SignalsError):
+    """A store is unreachable."""
+
+    exit_code = 5

@@ -1,0 +1,100 @@
+"""Alternative features: open-market insider trades and short interest, as published."""
+
+import numpy as np
+import pandas as pd
+
+from signals_core.features.catalog import Feature, Need
+from signals_core.features.inputs import FeatureInputs, unadjusted_close
+from signals_core.features.point_in_time import as_of_join, session_closes, trailing_sum
+
+_INSIDER_DAYS = 90
+PURCHASE, SALE = "P", "S"
+"""SEC Form 4 codes of open-market trades; grants, gifts and exercises say nothing about an opinion."""
+
+
+def _feature(name: str, formula: str, unit: str, *needs: Need) -> Feature:
+    return Feature(name, "alternative", formula, unit, 0, ("bars", *needs))
+
+
+FEATURES = (
+    _feature(
+        "insider_net_value_90d_to_mcap",
+        "value bought - sold, filed in 90 days / market value",
+        "ratio",
+        "insider_transactions",
+        "fundamentals",
+    ),
+    _feature("insider_buy_count_90d", "purchases filed in 90 days", "count", "insider_transactions"),
+    _feature(
+        "insider_shares_90d_to_so",
+        "shares bought - sold, filed in 90 days / shares outstanding",
+        "ratio",
+        "insider_transactions",
+        "fundamentals",
+    ),
+    _feature("insider_value_90d", "value bought - sold, filed in 90 days", "currency", "insider_transactions"),
+    _feature("short_interest_to_float", "shares short / float as published", "ratio", "short_interest"),
+    _feature("days_to_cover", "shares short / average daily volume as published", "days", "short_interest"),
+    _feature("short_interest_change", "shares short / previous settlement's - 1", "ratio", "short_interest"),
+)
+
+
+class AlternativeFeatureCalculator:
+    """Insider trades and short interest."""
+
+    category = "alternative"
+    needs = ("bars", "fundamentals", "insider_transactions", "short_interest")
+
+    def __init__(self, calendar: str = "XNYS") -> None:
+        self._calendar = calendar
+
+    def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
+        """One row a bar, one float64 column a feature of `FEATURES`; NaN where nothing was published yet."""
+        bars = inputs.bars
+        frame = pd.DataFrame(np.nan, index=bars.index, columns=[feature.name for feature in FEATURES])
+        closes = session_closes(self._calendar, pd.DatetimeIndex(bars.index))
+        if inputs.insider_transactions is not None and not inputs.insider_transactions.empty:
+            self._insider(frame, inputs, closes)
+        if inputs.short_interest is not None and not inputs.short_interest.empty:
+            self._short_interest(frame, inputs.short_interest, closes)
+        return frame.replace([np.inf, -np.inf], np.nan)
+
+    def _insider(self, frame: pd.DataFrame, inputs: FeatureInputs, closes: pd.DatetimeIndex) -> None:
+        trades = inputs.insider_transactions
+        assert trades is not None
+        trades = trades[trades["code"].isin([PURCHASE, SALE])]
+        sums = {
+            name: trailing_sum(closes, trades["available_at"], amounts, _INSIDER_DAYS)
+            for name, amounts in (
+                ("value", trades["shares"] * trades["price"]),
+                ("shares", trades["shares"]),
+                ("buys", (trades["code"] == PURCHASE).astype("float64")),
+            )
+        }
+        frame["insider_value_90d"] = sums["value"]
+        frame["insider_buy_count_90d"] = sums["buys"]
+        if inputs.fundamentals is not None and not inputs.fundamentals.empty:
+            facts = inputs.fundamentals.sort_values(["available_at", "period_end"])
+            outstanding = as_of_join(closes, facts[["available_at", "shares_outstanding"]])
+            shares = outstanding["shares_outstanding"].to_numpy()
+            frame["insider_shares_90d_to_so"] = sums["shares"] / shares
+            market_value = shares * unadjusted_close(inputs.bars).to_numpy()
+            frame["insider_net_value_90d_to_mcap"] = sums["value"] / market_value
+
+    def _short_interest(
+        self, frame: pd.DataFrame, reports: pd.DataFrame, closes: pd.DatetimeIndex
+    ) -> None:
+        ordered = reports.sort_values(["settlement_date", "available_at"])
+        previous = ordered["shares_short"].shift(1)
+        known = as_of_join(
+            closes,
+            pd.DataFrame(
+                {
+                    "available_at": ordered["available_at"],
+                    "short_interest_to_float": ordered["shares_short"] / ordered["shares_float"],
+                    "days_to_cover": ordered["shares_short"] / ordered["avg_daily_volume"],
+                    "short_interest_change": ordered["shares_short"] / previous - 1,
+                }
+            ),
+        )
+        frame[list(known.columns)] = known.to_numpy()

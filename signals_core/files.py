@@ -1,0 +1,103 @@
+"""The one atomic write and the one lock: readers see the old file or the new one, never half of either."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOCK_TIMEOUT_SECONDS = 120
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """`write_atomic` for content that is already in memory."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A temporary sibling folder to fill, renamed to `path` on success and removed on failure.
+
+    Raises:
+        FileExistsError: `path` exists already; folders made here are never overwritten.
+    """
+    import shutil
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        if path.exists():
+            raise FileExistsError(f"{path} exists already")
+        temporary.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line and flush it to disk. The caller holds a lock.
+
+    A line cut short by a power failure (no newline at the end) is completed first, so that it spoils
+    only itself; readers skip what does not parse at the end of a file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes on `path` (a lock file; it stays, empty)."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=_LOCK_TIMEOUT_SECONDS):
+        yield
+
+
+def sweep_temporaries(folder: Path, older_than_seconds: float = 3600) -> int:
+    """Remove temporaries that a killed process left under `folder`; returns how many."""
+    import shutil
+    import time
+
+    removed = 0
+    for leftover in folder.rglob(".*.tmp"):
+        if time.time() - leftover.stat().st_mtime < older_than_seconds:
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+        removed += 1
+    return removed
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,81 @@
+"""Digests: what an artifact was made from. Equal digests mean the artifact need not be made again."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+_HEX_LENGTH = 32
+
+
+def digest(*parts: Any) -> str:
+    """A short hexadecimal digest of values, settings sections, frames and arrays, in order."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(_as_bytes(part))
+        hasher.update(b"\x1f")
+    return hasher.hexdigest()[:_HEX_LENGTH]
+
+
+def prefix_digests(frame: pd.DataFrame, lengths: Sequence[int], *parts: Any) -> list[str]:
+    """The digest of the first n rows of `frame` (index and values), for each n of non-decreasing `lengths`."""
+    columns = [frame[name].to_numpy() for name in frame.columns]
+    index = frame.index.to_numpy()
+    hasher = hashlib.sha256(digest(list(frame.columns), *parts).encode())
+    found, done = [], 0
+    for length in lengths:
+        hasher.update(_as_bytes(index[done:length]))
+        for column in columns:
+            hasher.update(_as_bytes(column[done:length]))
+        done = max(done, length)
+        found.append(hasher.copy().hexdigest()[:_HEX_LENGTH])
+    return found
+
+
+@cache
+def source_digest(*modules: str) -> str:
+    """A digest of the source text of modules and packages, so that changed code makes artifacts stale."""
+    hasher = hashlib.sha256()
+    for module in sorted(modules):
+        for path in _source_files(module):
+            hasher.update(path.name.encode())
+            hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:_HEX_LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """The full SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _source_files(module: str) -> Iterable[Path]:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source for module {module!r}")
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+
+
+def _as_bytes(part: Any) -> bytes:
+    if isinstance(part, pd.DataFrame):
+        columns = [_as_bytes(part[name].to_numpy()) for name in part.columns]
+        index = b"".join(
+            _as_bytes(part.index.get_level_values(level).to_numpy()) for level in range(part.index.nlevels)
+        )
+        return json.dumps(list(map(str, part.columns))).encode() + index + b"".join(columns)
+    if isinstance(part, pd.Series):
+        return _as_bytes(part.to_frame("value"))
+    if isinstance(part, np.ndarray):
+        if part.dtype == object or part.dtype.kind in "UTSa":
+            return json.dumps([str(value) for value in part]).encode()
+        return part.dtype.str.encode() + np.ascontiguousarray(part).tobytes()
+    if isinstance(part, BaseModel):
+        return part.model_dump_json().encode()
+    return json.dumps(part, sort_keys=True, default=str).encode()
