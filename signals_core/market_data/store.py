@@ -169,10 +169,9 @@ class MarketStore:
         with self._read() as connection:
             rows = connection.execute(query).all()
         dates = to_sessions([row[0] for row in rows]).rename("date")
-        values = np.array([tuple(row[1:]) for row in rows], dtype="float64").reshape(len(rows), -1)
-        frame = pd.DataFrame(
-            values.reshape(len(rows), 6), index=dates, columns=[*BAR_COLUMNS, ADJUSTMENT_COLUMN]
-        )
+        names = [*BAR_COLUMNS, ADJUSTMENT_COLUMN]
+        values = np.array([tuple(row[1:]) for row in rows], dtype="float64").reshape(len(rows), len(names))
+        frame = pd.DataFrame(values, index=dates, columns=names)
         return frame if raw else adjust(frame)
 
     def coverage(self, symbols: Iterable[str] | None = None) -> dict[str, Coverage]:
