@@ -1,0 +1,137 @@
+"""The steps of the main job up to validation: each brings one kind of artifact up to date, and no more.
+
+A step compares the digest of what an artifact would be made from with the one stored beside it, and
+computes only what is missing or stale; so repeating a step, or running it after a crash, is safe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+
+from signals_core.errors import MissingPrerequisite
+from signals_core.feature_store import BuiltFeatures
+from signals_core.features.catalog import CATEGORIES, Category
+from signals_core.frame_store import Month, months_of
+from signals_core.market_data.ingest import IngestedSymbol, ingest_bars
+from signals_core.ml.target import make_target
+from signals_core.progress import track
+from signals_core.provenance import prefix_digests, source_digest
+from signals_core.workspace import Workspace
+
+
+def ingest(workspace: Workspace, symbols: Sequence[str]) -> list[IngestedSymbol]:
+    """Fetch the bars of `symbols` from the configured provider into the market store."""
+    return ingest_bars(
+        workspace.market, workspace.provider, symbols, workspace.settings.exchange.calendar
+    )
+
+
+def build_category(
+    workspace: Workspace, category: Category, symbols: Sequence[str], start: date, end: date
+) -> list[BuiltFeatures]:
+    """Bring one feature category up to date for start <= date < end."""
+    return [
+        workspace.features.build_category(category, symbol, workspace.inputs(symbol), start, end)
+        for symbol in track(f"{category} features", symbols, len(symbols))
+    ]
+
+
+def build_matrix(
+    workspace: Workspace, symbols: Sequence[str], start: date, end: date
+) -> list[BuiltFeatures]:
+    """Join the categories into the feature matrix for start <= date < end."""
+    return [
+        workspace.features.build_matrix(symbol, start, end)
+        for symbol in track("feature matrix", symbols, len(symbols))
+    ]
+
+
+@dataclass(frozen=True)
+class BuiltTarget:
+    """Labels of one symbol in a span, as they are stored."""
+
+    symbol: str
+    frame: pd.DataFrame
+    computed: tuple[Month, ...]
+
+
+def build_target(
+    workspace: Workspace, symbols: Sequence[str], start: date, end: date
+) -> list[BuiltTarget]:
+    """Bring the labels up to date for start <= date < end.
+
+    A month's labels depend on the bars up to `prediction_horizon` sessions (and one open) after it.
+    """
+    return [
+        _build_target(workspace, symbol, start, end) for symbol in track("target", symbols, len(symbols))
+    ]
+
+
+def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> BuiltTarget:
+    wanted = target_digests(workspace, symbol, start, end)
+    stored = workspace.targets.digests(symbol)
+    stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
+    if stale:
+        workspace.targets.save(symbol, make_target(workspace.bars(symbol), workspace.settings.ml), stale)
+    frame = workspace.targets.load(symbol, start, end) if wanted else None
+    return BuiltTarget(symbol, pd.DataFrame() if frame is None else frame, tuple(stale))
+
+
+def target_digests(workspace: Workspace, symbol: str, start: date, end: date) -> dict[Month, str]:
+    """What each month's labels in start <= date < end must have been made from."""
+    bars, ml = workspace.bars(symbol), workspace.settings.ml
+    index = pd.DatetimeIndex(bars.index)
+    months = months_of(index)
+    inside = (index >= pd.Timestamp(start)) & (index < pd.Timestamp(end))
+    names = list(dict.fromkeys(months[inside]))
+    reach = max(ml.prediction_horizon, 2)
+    lengths = [min(int(np.searchsorted(months, month, side="right")) + reach, len(bars)) for month in names]
+    rule = (ml.prediction_horizon, ml.up_threshold, ml.down_threshold, source_digest("signals_core.ml.target"))
+    return dict(zip(names, prefix_digests(bars, lengths, *rule), strict=True))
+
+
+def stale_symbols(workspace: Workspace, symbols: Sequence[str], start: date, end: date) -> list[str]:
+    """The symbols whose features or labels are missing or stale anywhere in start <= date < end."""
+    return [symbol for symbol in symbols if not _is_current(workspace, symbol, start, end)]
+
+
+def _is_current(workspace: Workspace, symbol: str, start: date, end: date) -> bool:
+    try:
+        inputs = workspace.inputs(symbol)
+        stored = workspace.features.stored_months(symbol)
+        wanted = {
+            category: workspace.features.category_digests(category, inputs, start, end)
+            for category in CATEGORIES
+        }
+        current = all(
+            stored[category].get(month) == value
+            for category, months in wanted.items()
+            for month, value in months.items()
+        )
+        if not current or workspace.features.load(symbol, start, end) is None:
+            return False
+    except MissingPrerequisite:
+        return False
+    stored_target = workspace.targets.digests(symbol)
+    return all(
+        stored_target.get(month) == value
+        for month, value in target_digests(workspace, symbol, start, end).items()
+    )
+
+
+def data_span(workspace: Workspace) -> tuple[date, date]:
+    """The half-open span of dates that partitions and stored bars have in common.
+
+    Raises:
+        MissingPrerequisite: no ticker has bars.
+    """
+    coverage = workspace.market.coverage(workspace.settings.universe.tickers)
+    if not coverage:
+        raise MissingPrerequisite("the market store has no bars of any ticker: run `signals ingest`")
+    last = min(max(c.last for c in coverage.values()), workspace.last_session)
+    end = workspace.settings.partitions.end
+    following = last + timedelta(days=1)
+    return workspace.settings.partitions.start, min(following, end) if end else following

@@ -1,0 +1,208 @@
+"""Workspace: the stores of one project, opened from its settings when they are first used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from signals_core import clock
+from signals_core.calendar import last_closed_session
+from signals_core.errors import MissingPrerequisite
+from signals_core.feature_store import FeatureStore
+from signals_core.features.inputs import FeatureInputs
+from signals_core.frame_store import FrameStore
+from signals_core.market_data.store import MarketStore
+from signals_core.settings import LoadedSettings, Scope, Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from signals_core.embedded_redis import EmbeddedRedis
+    from signals_core.market_data.providers.base import BarProvider
+    from signals_core.ml.registry import ModelRegistry
+    from signals_core.ml.window_store import WindowStore
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Features and target of a scope's symbols, both with the index (symbol, date)."""
+
+    features: pd.DataFrame
+    target: pd.DataFrame
+
+
+class Workspace:
+    """Every store under the project's root; close it, or use it as a context manager."""
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self.loaded = loaded
+        self.settings: Settings = loaded.settings
+        self.root = loaded.root
+        self._reference: dict[str, pd.DataFrame] = {}
+        self._embedded_redis: EmbeddedRedis | None = None
+
+    def __enter__(self) -> "Workspace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release connections, and the embedded Redis if nobody else uses it."""
+        if "market" in self.__dict__:
+            self.market.close()
+        if self._embedded_redis is not None:
+            self._embedded_redis.close()
+        for name in ("market", "redis", "registry"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def data(self) -> Path:
+        """The folder of everything that is not a model."""
+        return self.root / self.settings.paths.data
+
+    @property
+    def models(self) -> Path:
+        """The folder of model bundles and the registry's journal."""
+        return self.root / self.settings.paths.models
+
+    @property
+    def now(self) -> datetime:
+        """The present moment, in the exchange's time zone."""
+        return clock.now(self.settings)
+
+    @property
+    def last_session(self) -> date:
+        """The latest session that has closed; nothing later is ever read."""
+        return last_closed_session(self.settings.exchange.calendar, self.now)
+
+    @cached_property
+    def market(self) -> MarketStore:
+        """Bars and facts."""
+        url = self.settings.stores.market_url
+        return MarketStore(url) if url else MarketStore.embedded(self.data / "market.sqlite")
+
+    @cached_property
+    def provider(self) -> "BarProvider":
+        """The source of bars named in the settings."""
+        from signals_core.market_data.providers.base import open_provider
+
+        chosen = self.settings.market_data
+        return open_provider(chosen.provider, chosen.options, self.root)
+
+    @cached_property
+    def features(self) -> FeatureStore:
+        """The feature store."""
+        return FeatureStore(self.data / "features", self.settings.exchange.calendar)
+
+    @cached_property
+    def targets(self) -> FrameStore:
+        """Labels, by symbol and month."""
+        return FrameStore(self.data / "target")
+
+    @cached_property
+    def windows(self) -> "WindowStore":
+        """Results of validation windows."""
+        from signals_core.ml.window_store import WindowStore
+
+        return WindowStore(self.data / "validation")
+
+    @cached_property
+    def redis(self) -> "Redis":
+        """Redis by URL, or the embedded one.
+
+        Raises:
+            ServiceDown: it does not answer.
+        """
+        if self.settings.stores.redis_url:
+            from signals_core.ml.registry import connect_redis
+
+            return connect_redis(self.settings.stores.redis_url)
+        from signals_core.embedded_redis import EmbeddedRedis
+
+        self._embedded_redis = EmbeddedRedis(self.data / "redis")
+        return self._embedded_redis.connect()
+
+    @cached_property
+    def registry(self) -> "ModelRegistry":
+        """Model versions and which of them is in service."""
+        from signals_core.ml.registry import ModelRegistry
+
+        return ModelRegistry(self.models, self.redis)
+
+    def inputs(self, symbol: str) -> FeatureInputs:
+        """All that is known of `symbol` at the last session; the `DataProvider` of the feature store.
+
+        Raises:
+            MissingPrerequisite: the store has no bars of the symbol.
+        """
+        bars = self.bars(symbol)
+        if bars.empty:
+            raise MissingPrerequisite(f"no bars of {symbol} up to {self.last_session}: run `signals ingest`")
+        reference = self.settings.universe.reference
+        return FeatureInputs(
+            bars,
+            spy_bars=self._reference_bars(reference.spy),
+            vix_bars=self._reference_bars(reference.vix),
+            sector_bars=self._reference_bars(reference.sector),
+            fundamentals=self.market.load_facts("fundamentals", symbol, self.now),
+            insider_transactions=self.market.load_facts("insider_transactions", symbol, self.now),
+            short_interest=self.market.load_facts("short_interest", symbol, self.now),
+        )
+
+    def bars(self, symbol: str) -> pd.DataFrame:
+        """Adjusted bars of `symbol` from the partitions' start to the last session."""
+        return self.market.load_bars(
+            symbol, self.settings.partitions.start, self.last_session + timedelta(days=1)
+        )
+
+    def panel(self, scope: Scope, start: date, end: date) -> Panel:
+        """The stored features and target of the scope's tickers, start <= date < end.
+
+        A ticker's first `features.min_history_sessions` rows are left out: too little is known there.
+
+        Raises:
+            MissingPrerequisite: nothing is stored in that span.
+        """
+        tickers = self.settings.scope_tickers(scope)
+        coverage = self.market.coverage(tickers)
+        features, targets = {}, {}
+        for ticker in tickers:
+            if ticker not in coverage:
+                continue
+            matrix = self.features.load(ticker, start, end)
+            target = self.targets.load(ticker, start, end)
+            if matrix is None or target is None:
+                raise MissingPrerequisite(
+                    f"{ticker}: features or target of {start}..{end} are missing or stale; run "
+                    "`signals features`, or materialise the groups `features` and `target`"
+                )
+            warm = matrix.index >= self._first_usable(ticker)
+            matrix = matrix[warm]
+            if len(matrix):
+                features[ticker], targets[ticker] = matrix, target.reindex(matrix.index)
+        if not features:
+            raise MissingPrerequisite(f"{scope}: no ticker has rows in {start}..{end}")
+        return Panel(
+            pd.concat(features, names=["symbol", "date"]), pd.concat(targets, names=["symbol", "date"])
+        )
+
+    def _first_usable(self, ticker: str) -> pd.Timestamp:
+        index = self.bars(ticker).index
+        position = min(self.settings.features.min_history_sessions, len(index) - 1)
+        return index[position]
+
+    def _reference_bars(self, symbol: str) -> pd.DataFrame | None:
+        if symbol not in self._reference:
+            self._reference[symbol] = self.bars(symbol)
+        bars = self._reference[symbol]
+        return None if bars.empty else bars
+
+    def reference_symbols(self) -> Sequence[str]:
+        """The instruments that features are measured against."""
+        reference = self.settings.universe.reference
+        return (reference.spy, reference.sector, reference.vix)
