@@ -1,2 +1,350 @@
-def connect_redis(u): ...
-class ModelRegistry: ...
+"""ModelRegistry: versions, which of them is in service per scope, and why.
+
+The truth is an append-only journal on disk, `<models>/journal.jsonl`: the registry is the fold of its
+events. Redis is what readers ask: a hash `ml:models:{version_id}` a version, `ml:active:{scope}` the one
+in service. A change is appended to the journal (and flushed) under a lock, then written to Redis in one
+transaction with the number of events it stands for; whoever finds the two apart brings Redis up to date.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from signals_core.errors import BundleError, MissingPrerequisite, PromotionConflict, ServiceDown
+from signals_core.files import append_line, locked
+from signals_core.ml.bundle import Model, load_bundle, read_manifest
+from signals_core.settings import UNIVERSE, Scope
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_VERSIONS, _ACTIVE, _APPLIED = "ml:models", "ml:active", "ml:journal:applied"
+
+Action = Literal["registered", "promoted", "rejected", "rolled_back"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the journal."""
+
+    action: Action
+    version_id: str
+    scope: Scope
+    at: str
+    by: str
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model."""
+
+    version_id: str
+    scope: Scope
+    model_path: str
+    """Relative to the registry's folder."""
+    created_at: str
+    digest: str
+    inputs: str
+    metrics: dict[str, Any]
+    decision: str = "registered"
+    active: bool = False
+
+
+def connect_redis(url: str) -> "Redis":
+    """A client of the server at `url`.
+
+    Raises:
+        ServiceDown: it does not answer.
+    """
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    client = Redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
+    try:
+        client.ping()
+    except RedisError as error:
+        host = client.connection_pool.connection_kwargs.get("host", "?")
+        raise ServiceDown(f"Redis at {host} does not answer ({error}): start it or set stores.redis_url") from None
+    return client
+
+
+class ModelRegistry:
+    """Register, promote, roll back and list model versions."""
+
+    def __init__(self, models_dir: Path | str = "models", redis: "Redis | None" = None) -> None:
+        self.folder = Path(models_dir)
+        self._embedded = None
+        if redis is None:
+            from signals_core.embedded_redis import EmbeddedRedis
+
+            self._embedded = EmbeddedRedis(self.folder / ".redis")
+            redis = self._embedded.connect()
+        self._redis = redis
+        with self._changing():
+            pass  # Redis may be new, wiped, or behind a journal whose writer was killed
+
+    def close(self) -> None:
+        """Let go of a Redis that this registry started itself."""
+        if self._embedded is not None:
+            self._embedded.close()
+
+    def register(
+        self, version_id: str, model_path: Path | str, metrics: dict[str, Any], by: str = "library"
+    ) -> Version:
+        """Add a version whose bundle lies in `model_path`; registering it again changes nothing.
+
+        Raises:
+            BundleError: the bundle's manifest cannot be read or names another version.
+        """
+        folder = Path(model_path)
+        manifest = read_manifest(folder)
+        if manifest["version_id"] != version_id:
+            raise BundleError(f"{folder} holds {manifest['version_id']}, not {version_id}")
+        with self._changing() as events:
+            if not any(e.version_id == version_id and e.action == "registered" for e in events):
+                evidence = {
+                    "model_path": folder.name,
+                    "created_at": manifest["created_at"],
+                    "digest": manifest["digest"],
+                    "inputs": manifest["inputs"],
+                    "metrics": metrics,
+                }
+                self._append("registered", version_id, manifest["scope"], by, manifest["cause"], evidence)
+        return self.get(version_id)
+
+    def get(self, version_id: str) -> Version:
+        """A registered version.
+
+        Raises:
+            MissingPrerequisite: it is not registered.
+        """
+        with self._reading():
+            stored = self._redis.hgetall(f"{_VERSIONS}:{version_id}")
+            if not stored:
+                raise MissingPrerequisite(f"no model version {version_id}: see `signals models list`")
+            active = self._redis.get(f"{_ACTIVE}:{stored['scope']}")
+        fields = {k: v for k, v in stored.items() if k != "metrics"}
+        return Version(**fields, metrics=json.loads(stored["metrics"]), active=active == version_id)
+
+    def get_active(self, scope: Scope = UNIVERSE) -> Version | None:
+        """The version in service for a scope, or None before the first promotion."""
+        with self._reading():
+            wiped = not self._redis.exists(_APPLIED)
+        if wiped:
+            self.rebuild()
+        with self._reading():
+            version_id = self._redis.get(f"{_ACTIVE}:{scope}")
+        return self.get(str(version_id)) if version_id else None
+
+    def list_versions(self, scope: Scope | None = None) -> list[Version]:
+        """Registered versions in order of their ids, which begin with the time of training."""
+        with self._reading():
+            names = sorted(self._redis.smembers(_VERSIONS))
+        versions = [self.get(name) for name in names]
+        return [v for v in versions if scope in (None, v.scope)]
+
+    def promote(
+        self,
+        version_id: str,
+        reason: str = "asked for by a person",
+        by: str = "library",
+        evidence: dict[str, Any] | None = None,
+        expected_active: str | None | Literal["any"] = "any",
+    ) -> Version:
+        """Put a version into service for its scope; exactly one is, before and after.
+
+        Args:
+            expected_active: what the decision was made against; "any" skips the comparison.
+
+        Raises:
+            BundleError: the bundle is damaged; the version in service stays.
+            PromotionConflict: another version than `expected_active` is in service by now.
+        """
+        return self._activate("promoted", version_id, reason, by, evidence or {}, expected_active)
+
+    def reject(self, version_id: str, reason: str, by: str = "library", evidence: dict[str, Any] | None = None) -> None:
+        """Record why a registered version was not promoted."""
+        version = self.get(version_id)
+        with self._changing() as events:
+            last = [e for e in events if e.version_id == version_id][-1]
+            if last.action != "rejected":
+                self._append("rejected", version_id, version.scope, by, reason, evidence or {})
+
+    def rollback(
+        self,
+        version_id: str | None = None,
+        scope: Scope = UNIVERSE,
+        reason: str = "asked for by a person",
+        by: str = "library",
+    ) -> Version:
+        """Return to a named version, or to the one that served before the present one.
+
+        Raises:
+            MissingPrerequisite: no earlier version served.
+        """
+        if version_id is None:
+            served = [e.version_id for e in self.journal() if e.scope == scope and _serves(e)]
+            earlier = [v for v in served if v != served[-1]]
+            if not earlier:
+                raise MissingPrerequisite(f"{scope}: no version served before the present one")
+            version_id = earlier[-1]
+        return self._activate("rolled_back", version_id, reason, by, {}, "any")
+
+    def load_active(self, scope: Scope = UNIVERSE) -> Model:
+        """The verified model in service.
+
+        A damaged bundle is refused, and the last version that served before it and is sound serves instead;
+        its manifest then says so under `serves_instead_of`.
+
+        Raises:
+            MissingPrerequisite: none was promoted yet.
+            BundleError: no version that ever served is sound.
+        """
+        served = [e.version_id for e in self.journal() if e.scope == scope and _serves(e)]
+        if not served:
+            raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
+        problems = []
+        for version_id in dict.fromkeys(reversed(served)):
+            try:
+                model = load_bundle(self.folder / version_id)
+            except BundleError as error:
+                problems.append(str(error))
+            else:
+                if problems:
+                    model.manifest["serves_instead_of"] = problems
+                return model
+        raise BundleError(f"{scope}: no sound model: {'; '.join(problems)}")
+
+    def find(self, scope: Scope, inputs: str) -> Version | None:
+        """The latest version of a scope trained from exactly these inputs, if its folder still exists."""
+        found = [v for v in self.list_versions(scope) if v.inputs == inputs]
+        return found[-1] if found and (self.folder / found[-1].model_path).is_dir() else None
+
+    def journal(self) -> list[Event]:
+        """Every event, oldest first."""
+        return _read_journal(self._journal_path)
+
+    def rebuild(self) -> int:
+        """Write Redis anew from the journal; returns the number of events."""
+        with locked(self._lock_path), self._reading():
+            events = self.journal()
+            self._apply(events)
+        return len(events)
+
+    @property
+    def _journal_path(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / ".journal.lock"
+
+    def _activate(
+        self,
+        action: Action,
+        version_id: str,
+        reason: str,
+        by: str,
+        evidence: dict[str, Any],
+        expected_active: str | None,
+    ) -> Version:
+        version = self.get(version_id)
+        load_bundle(self.folder / version.model_path)
+        with self._changing():
+            current = self._redis.get(f"{_ACTIVE}:{version.scope}")
+            if expected_active != "any" and current != expected_active:
+                raise PromotionConflict(
+                    f"{version.scope}: {current} is in service by now, the decision was made against "
+                    f"{expected_active}: judge {version_id} again"
+                )
+            if current != version_id:
+                evidence = {**evidence, "replaced": current}
+                self._append(action, version_id, version.scope, by, reason, evidence)
+        return self.get(version_id)
+
+    def _append(
+        self, action: Action, version_id: str, scope: Scope, by: str, reason: str, evidence: dict[str, Any]
+    ) -> None:
+        event = Event(action, version_id, scope, datetime.now(UTC).isoformat(), by, reason, evidence)
+        append_line(self._journal_path, json.dumps(asdict(event), sort_keys=True))
+        self._apply(self.journal())
+
+    @contextmanager
+    def _changing(self) -> Iterator[list[Event]]:
+        """Hold the lock, with Redis brought up to date with the journal first."""
+        with locked(self._lock_path), self._reading():
+            events = self.journal()
+            if int(self._redis.get(_APPLIED) or -1) != len(events):
+                self._apply(events)
+            yield events
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        from redis.exceptions import RedisError
+
+        try:
+            yield
+        except RedisError as error:
+            raise ServiceDown(f"Redis does not answer ({error}): start it or check stores.redis_url") from error
+
+    def _apply(self, events: list[Event]) -> None:
+        """Make Redis the fold of the journal, in one transaction."""
+        versions, active = fold(events)
+        known = self._redis.smembers(_VERSIONS)
+        scopes = {key for key in self._redis.scan_iter(f"{_ACTIVE}:*")}
+        transaction = self._redis.pipeline(transaction=True)
+        for stale in (*(f"{_VERSIONS}:{name}" for name in known), *scopes, _VERSIONS):
+            transaction.delete(stale)
+        for version in versions.values():
+            fields = {k: v for k, v in asdict(version).items() if k not in ("metrics", "active")}
+            transaction.hset(
+                f"{_VERSIONS}:{version.version_id}",
+                mapping={**fields, "metrics": json.dumps(version.metrics, sort_keys=True)},
+            )
+            transaction.sadd(_VERSIONS, version.version_id)
+        for scope, version_id in active.items():
+            transaction.set(f"{_ACTIVE}:{scope}", version_id)
+        transaction.set(_APPLIED, len(events))
+        transaction.execute()
+
+
+def fold(events: list[Event]) -> tuple[dict[str, Version], dict[Scope, str]]:
+    """The registry's state after `events`: versions by id, and the one in service by scope."""
+    versions: dict[str, Version] = {}
+    active: dict[Scope, str] = {}
+    for event in events:
+        if event.action == "registered":
+            versions[event.version_id] = Version(event.version_id, event.scope, **event.evidence)
+            continue
+        version = versions[event.version_id]
+        decision = f"{event.action.replace('_', ' ')}: {event.reason}"
+        versions[event.version_id] = Version(**{**asdict(version), "decision": decision})
+        if _serves(event):
+            active[event.scope] = event.version_id
+    return versions, active
+
+
+def _serves(event: Event) -> bool:
+    return event.action in ("promoted", "rolled_back")
+
+
+def _read_journal(path: Path) -> list[Event]:
+    if not path.exists():
+        return []
+    events = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            # A line cut short by a power failure was never acknowledged; any other damage is not ours to skip.
+            if number == len(lines) or not line.rstrip().endswith("}"):
+                continue
+            raise BundleError(f"{path} line {number} cannot be read ({error}): restore it") from error
+    return events

@@ -1,0 +1,155 @@
+"""Model bundles: one folder a version, read in two phases: verify everything, then build. No pickle.
+
+`booster.ubj` (XGBoost's UBJSON), `calibrator.json`, `out_of_fold.parquet` (the pooled predictions the
+calibrator and the gate rest on), `reference.parquet` (the training rows that drift is measured against) and
+`manifest.json` (features in order, settings, digests of inputs and files).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from signals_core.errors import BundleError
+from signals_core.files import new_directory
+from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.pipeline import MLPipeline
+from signals_core.provenance import digest, file_digest
+from signals_core.settings import MLSettings
+
+FORMAT = 1
+_FILES = ("booster.ubj", "calibrator.json", "out_of_fold.parquet", "reference.parquet")
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to serve."""
+
+    manifest: dict[str, Any]
+    pipeline: MLPipeline
+    calibrator: ConfidenceCalibrator
+
+    @property
+    def version_id(self) -> str:
+        """Its name in the registry."""
+        return str(self.manifest["version_id"])
+
+    @property
+    def features(self) -> list[str]:
+        """Input columns in order."""
+        return self.pipeline.features
+
+    def predict_proba(self, features: pd.DataFrame) -> np.ndarray:
+        """Calibrated probabilities (n, 3) of DOWN, FLAT, UP.
+
+        Raises:
+            DataError: a column the model was trained on is absent.
+        """
+        return self.calibrator.predict_proba(self.pipeline.predict(features))
+
+
+def content_digest(pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> str:
+    """The digest of what a model computes: equal digests mean equal predictions."""
+    assert pipeline.booster is not None
+    booster = bytes(pipeline.booster.save_raw("ubj"))
+    return digest(
+        np.frombuffer(booster, dtype="uint8"),
+        pipeline.features,
+        pipeline.prior,
+        pipeline.settings.class_weighting,
+        calibrator.to_dict(),
+    )
+
+
+def write_bundle(
+    folder: Path,
+    pipeline: MLPipeline,
+    calibrator: ConfidenceCalibrator,
+    out_of_fold: pd.DataFrame,
+    reference: pd.DataFrame,
+    manifest: dict[str, Any],
+) -> None:
+    """Write a whole bundle to the new folder, or nothing.
+
+    Raises:
+        FileExistsError: the folder exists; a version is never overwritten.
+    """
+    assert pipeline.booster is not None
+    with new_directory(folder) as temporary:
+        (temporary / "booster.ubj").write_bytes(bytes(pipeline.booster.save_raw("ubj")))
+        (temporary / "calibrator.json").write_text(json.dumps(calibrator.to_dict(), indent=1))
+        out_of_fold.reset_index().to_parquet(temporary / "out_of_fold.parquet", index=False)
+        reference.reset_index().to_parquet(temporary / "reference.parquet", index=False)
+        content = {
+            "format": FORMAT,
+            **manifest,
+            "version_id": folder.name,
+            "features": pipeline.features,
+            "prior": pipeline.prior.tolist(),
+            "class_weighting": pipeline.settings.class_weighting,
+            "files": {name: file_digest(temporary / name) for name in _FILES},
+        }
+        (temporary / _MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, its format checked.
+
+    Raises:
+        BundleError: it is absent, unreadable or of a format from the future.
+    """
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read ({error}): restore the folder or retrain") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleError(f"{path} is of format {found!r}; this version of signals reads {FORMAT}")
+    return manifest
+
+
+def verify_bundle(folder: Path) -> dict[str, Any]:
+    """Check every file of a bundle against its digest before anything is built; returns the manifest.
+
+    Raises:
+        BundleError: names the file that is absent or altered.
+    """
+    manifest = read_manifest(folder)
+    for name in _FILES:
+        path = folder / name
+        expected = manifest.get("files", {}).get(name)
+        if not path.is_file():
+            raise BundleError(f"{path} is missing: restore the folder or retrain")
+        if file_digest(path) != expected:
+            raise BundleError(f"{path} was altered since it was written: it is not served")
+    return manifest
+
+
+def load_bundle(folder: Path) -> Model:
+    """Verify a bundle, then build the model.
+
+    Raises:
+        BundleError: see `verify_bundle`.
+    """
+    import xgboost as xgb
+
+    manifest = verify_bundle(folder)
+    pipeline = MLPipeline(MLSettings(class_weighting=manifest["class_weighting"]))
+    pipeline.booster = xgb.Booster()
+    pipeline.booster.load_model(bytearray((folder / "booster.ubj").read_bytes()))
+    pipeline.features = list(manifest["features"])
+    pipeline.prior = np.asarray(manifest["prior"], dtype="float64")
+    if pipeline.booster.feature_names != pipeline.features:
+        raise BundleError(f"{folder / _MANIFEST} lists other features than the booster was trained on")
+    state = json.loads((folder / "calibrator.json").read_text())
+    return Model(manifest, pipeline, ConfidenceCalibrator.from_dict(state))
+
+
+def read_frame(folder: Path, name: str) -> pd.DataFrame:
+    """`out_of_fold` or `reference` of a verified bundle, index (symbol, date)."""
+    return pd.read_parquet(folder / f"{name}.parquet").set_index(["symbol", "date"])

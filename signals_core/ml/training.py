@@ -1,0 +1,285 @@
+"""Train, calibrate, register and judge the model of one scope as of one Sunday."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version as library_version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from signals_core import __version__
+from signals_core.errors import MissingPrerequisite
+from signals_core.ml import metrics
+from signals_core.ml.bundle import Model, content_digest, load_bundle, read_frame, read_manifest, write_bundle
+from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.gate import Decision, decide
+from signals_core.ml.pipeline import MLPipeline, labels_of
+from signals_core.ml.registry import Version
+from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
+from signals_core.ml.tuning import tune
+from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
+from signals_core.progress import track
+from signals_core.provenance import digest, source_digest
+from signals_core.settings import Scope
+from signals_core.workspace import Panel, Workspace
+
+CALIBRATED_COLUMNS = ["calibrated_down", "calibrated_flat", "calibrated_up"]
+PRIOR_COLUMNS = [f"prior_{name.lower()}" for name in CLASSES]
+_CODE = ("signals_core.ml",)
+_LIBRARIES = ("numpy", "pandas", "xgboost", "scikit-learn", "optuna", "pyarrow")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A registered version, and what was decided about it."""
+
+    version: Version
+    trained: bool
+    """False if a version made from the same inputs was registered already."""
+    reliability: list[metrics.ReliabilityBin]
+    importance: dict[str, float]
+    """Total gain of each feature's splits, as a share; the largest first."""
+
+
+def as_of_sunday(moment: datetime) -> date:
+    """The Sunday on or before `moment`, in whose partition a model trained then belongs."""
+    return (moment - timedelta(days=(moment.weekday() + 1) % 7)).date()
+
+
+def train_model(
+    workspace: Workspace, scope: Scope, as_of: date, cause: str, by: str = "library"
+) -> TrainedModel:
+    """Bring the model of `scope` as of a date up to date, and promote it if it passes the gate.
+
+    It uses bars of sessions before `as_of` only: the last `ml.train_months` of labelled rows to train on,
+    and the validation windows that ended by then to calibrate and to judge. If a version made from exactly
+    these inputs exists, it is not trained again.
+
+    Raises:
+        MissingPrerequisite: features, target or windows are missing, or there are too few rows.
+    """
+    settings = workspace.settings
+    start = (pd.Timestamp(as_of) - pd.DateOffset(months=settings.ml.train_months)).date()
+    panel = _known_rows(workspace.panel(scope, start, as_of), as_of)
+    keys = workspace.windows.keys(scope, before=as_of)
+    if not keys:
+        raise MissingPrerequisite(
+            f"{scope}: no validation window ended by {as_of}; materialise validation_windows first "
+            "(signals validate)"
+        )
+    inputs = digest(
+        scope,
+        panel.features,
+        panel.target["label"],
+        [workspace.windows.inputs(scope, key) for key in keys],
+        settings.ml.model_dump(exclude={"scopes", "confidence_threshold", "model_staleness_days"}),
+        settings.tuning,
+        settings.calibration,
+        source_digest(*_CODE),
+    )
+    version = workspace.registry.find(scope, inputs) or _adopt_orphan(workspace, scope, inputs, by)
+    trained = version is None
+    if version is None:
+        windows = [workspace.windows.load(scope, key) for key in keys]
+        version = _train(workspace, scope, as_of, cause, by, panel, windows, inputs)
+    if version.decision == "registered":
+        version = _judge(workspace, version, by)
+    return TrainedModel(version, trained, *_pictures(workspace, version))
+
+
+def _known_rows(panel: Panel, as_of: date) -> Panel:
+    known = (panel.target["label"] != NO_LABEL) & (panel.target["label_end"] < pd.Timestamp(as_of))
+    return Panel(panel.features[known], panel.target[known])
+
+
+def _train(
+    workspace: Workspace,
+    scope: Scope,
+    as_of: date,
+    cause: str,
+    by: str,
+    panel: Panel,
+    windows: list[WindowResult],
+    inputs: str,
+) -> Version:
+    settings = workspace.settings
+    steps = iter(track(f"train {scope}", ("tuned", "trained", "calibrated", "stored"), 4))
+    tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
+    next(steps)
+    pipeline = MLPipeline(settings.ml, settings.tuning.seed)
+    fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
+    next(steps)
+    out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows)
+    labels = labels_of(out_of_fold["label"])
+    calibrator = ConfidenceCalibrator().fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
+    next(steps)
+
+    content = content_digest(pipeline, calibrator)
+    created = workspace.now.astimezone(UTC)
+    version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{content[:8]}"
+    figures = _figures(out_of_fold, settings.ml.prediction_horizon) | {
+        "train_rows": fitted["rows"],
+        "windows": len(windows),
+        "mean_window_sharpe": float(np.mean([w.sharpe_ratio for w in windows])),
+    }
+    manifest = {
+        "scope": scope,
+        "cause": cause,
+        "created_at": created.isoformat(),
+        "as_of": as_of.isoformat(),
+        "train_start": str(panel.features.index.get_level_values("date").min().date()),
+        "train_end": str(panel.features.index.get_level_values("date").max().date()),
+        "symbols": sorted(panel.features.index.unique("symbol")),
+        "features_without_data": [c for c in panel.features.columns if c not in pipeline.features],
+        "class_shares": class_shares(panel.target["label"]).tolist(),
+        "params": tuned.params,
+        "rounds": tuned.rounds,
+        "settings": {
+            name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")
+        },
+        "inputs": inputs,
+        "digest": content,
+        "code": source_digest(*_CODE),
+        "libraries": {"signals": __version__, **{n: library_version(n) for n in _LIBRARIES}},
+        "metrics": figures,
+    }
+    folder = workspace.models / version_id
+    reference = panel.features[pipeline.features]
+    write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
+    version = workspace.registry.register(version_id, folder, figures, by)
+    for _ in steps:
+        pass
+    return version
+
+
+def calibrate_forward(pooled: pd.DataFrame, min_rows: int) -> pd.DataFrame:
+    """Add calibrated probabilities as they would have been at the time, for an honest judgement.
+
+    Each window's rows are calibrated by a calibrator fitted on earlier windows' rows whose label was known
+    before its first test date; windows with fewer than `min_rows` of those keep NaN.
+    """
+    calibrated = pd.DataFrame(np.nan, index=pooled.index, columns=CALIBRATED_COLUMNS)
+    raw, labels = pooled[PROBABILITY_COLUMNS].to_numpy(), labels_of(pooled["label"])
+    for key in sorted(pooled["window"].unique()):
+        rows = (pooled["window"] == key).to_numpy()
+        earlier = ((pooled["window"] < key) & (pooled["label_end"] < pd.Timestamp(key))).to_numpy()
+        if earlier.sum() < min_rows or (class_shares(labels[earlier]) == 0).any():
+            continue
+        calibrator = ConfidenceCalibrator().fit(raw[earlier], labels[earlier])
+        calibrated.loc[rows] = calibrator.predict_proba(raw[rows])
+    return pd.concat([pooled, calibrated], axis=1)
+
+
+def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
+    """Log-loss per row with the index of `out_of_fold`: columns model (calibrated), raw and prior.
+
+    Only rows that have calibrated probabilities.
+    """
+    rows = out_of_fold[out_of_fold[CALIBRATED_COLUMNS].notna().all(axis=1)]
+    labels = labels_of(rows["label"])
+    columns = {"model": CALIBRATED_COLUMNS, "raw": PROBABILITY_COLUMNS, "prior": PRIOR_COLUMNS}
+    return pd.DataFrame(
+        {name: metrics.log_loss_rows(rows[names].to_numpy(), labels) for name, names in columns.items()},
+        index=rows.index,
+    )
+
+
+def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
+    losses = row_losses(out_of_fold)
+    if losses.empty:
+        raise MissingPrerequisite(
+            "no window has enough earlier out-of-fold rows to be calibrated: add history, or lower "
+            "calibration.min_rows"
+        )
+    rows = out_of_fold.loc[losses.index]
+    labels = labels_of(rows["label"])
+    gain = metrics.newey_west_mean(losses["prior"] - losses["model"], horizon)
+    bins = metrics.reliability(rows[CALIBRATED_COLUMNS].to_numpy(), labels, CLASSES, horizon)
+    return {
+        "rows": len(losses),
+        "dates": gain.dates,
+        "accuracy": metrics.accuracy(rows[CALIBRATED_COLUMNS].to_numpy(), labels),
+        "log_loss": float(losses["model"].mean()),
+        "raw_log_loss": float(losses["raw"].mean()),
+        "prior_log_loss": float(losses["prior"].mean()),
+        "gain": gain.mean,
+        "gain_error": gain.standard_error,
+        "classwise_ece": metrics.classwise_ece(bins),
+    }
+
+
+def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> Version | None:
+    """Register a bundle whose writer was killed before it could."""
+    for path in sorted(workspace.models.glob(f"*-{scope}-*/manifest.json")):
+        manifest = read_manifest(path.parent)
+        if manifest["scope"] == scope and manifest["inputs"] == inputs:
+            return workspace.registry.register(path.parent.name, path.parent, manifest["metrics"], by)
+    return None
+
+
+def _judge(workspace: Workspace, version: Version, by: str) -> Version:
+    champion = workspace.registry.get_active(version.scope)
+    decision = judge(workspace, version, champion)
+    if not decision.promote:
+        workspace.registry.reject(version.version_id, decision.reason, by, decision.evidence)
+        return workspace.registry.get(version.version_id)
+    expected = champion.version_id if champion else None
+    return workspace.registry.promote(version.version_id, decision.reason, by, decision.evidence, expected)
+
+
+def judge(workspace: Workspace, version: Version, champion: Version | None) -> Decision:
+    """The gate's decision about a registered version against the one in service, without acting on it."""
+    settings = workspace.settings
+    out_of_fold = read_frame(workspace.models / version.model_path, "out_of_fold")
+    champion_loss = None
+    if champion is not None and champion.version_id != version.version_id:
+        champion_loss = _champion_losses(workspace, champion, out_of_fold)
+    return decide(row_losses(out_of_fold), champion_loss, settings.ml.prediction_horizon, settings.gate)
+
+
+def _champion_losses(workspace: Workspace, champion: Version, challenger: pd.DataFrame) -> pd.Series:
+    """The champion's loss on each date it did not train on.
+
+    Up to its training date that is its own out-of-fold prediction; after it, what the champion itself says.
+    """
+    model = load_bundle(workspace.models / champion.model_path)
+    past = row_losses(read_frame(workspace.models / champion.model_path, "out_of_fold"))["model"]
+    trained_until = pd.Timestamp(model.manifest["as_of"])
+    later = challenger[challenger.index.get_level_values("date") >= trained_until]
+    if later.empty:
+        return past
+    return pd.concat([past, _live_losses(workspace, champion.scope, model, later)])
+
+
+def _live_losses(workspace: Workspace, scope: Scope, model: Model, rows: pd.DataFrame) -> pd.Series:
+    dates = rows.index.get_level_values("date")
+    panel = workspace.panel(scope, dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date())
+    features = panel.features.loc[rows.index.intersection(panel.features.index)]
+    labels = labels_of(rows.loc[features.index, "label"])
+    losses = metrics.log_loss_rows(model.predict_proba(features), labels)
+    return pd.Series(losses, index=features.index)
+
+
+def _pictures(
+    workspace: Workspace, version: Version
+) -> tuple[list[metrics.ReliabilityBin], dict[str, float]]:
+    folder = workspace.models / version.model_path
+    rows = read_frame(folder, "out_of_fold").dropna(subset=CALIBRATED_COLUMNS)
+    bins = metrics.reliability(
+        rows[CALIBRATED_COLUMNS].to_numpy(),
+        labels_of(rows["label"]),
+        CLASSES,
+        workspace.settings.ml.prediction_horizon,
+    )
+    model = load_bundle(folder)
+    assert model.pipeline.booster is not None
+    gains = model.pipeline.booster.get_score(importance_type="total_gain")
+    whole = sum(gains.values()) or 1.0
+    shares = {name: float(gain) / whole for name, gain in gains.items()}  # type: ignore[arg-type]
+    return bins, dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def version_record(version: Version) -> dict[str, Any]:
+    """A version as plain JSON values."""
+    return asdict(version)
