@@ -220,6 +220,38 @@ def drift_report(workspace: "Workspace", scope: Scope, day: date) -> tuple[Drift
     Raises:
         MissingPrerequisite: no model is in service, or there are no features up to `day`.
     """
+    evidence = _gather(workspace, scope, day)
+    store = DriftStore(workspace.data / "drift")
+    stored = store.load(scope, day.isoformat())
+    if stored is not None and stored.inputs == evidence.inputs:
+        return stored, False
+    report = _judge(workspace.settings.monitoring, scope, day, evidence, store)
+    store.save(report)
+    event = {k: v for k, v in asdict(report).items() if k not in ("features", "inputs")}
+    _publish(workspace, {**event, "alarms": report.alarms})
+    return report, True
+
+
+def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
+    """Whether the stored report of a scope and day was made from the present inputs."""
+    stored = DriftStore(workspace.data / "drift").load(scope, day.isoformat())
+    return stored is not None and stored.inputs == _gather(workspace, scope, day).inputs
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """All that a report is made from."""
+
+    model_version: str
+    reference: pd.DataFrame
+    recent: pd.DataFrame
+    earlier: pd.DataFrame
+    predictions: pd.DataFrame
+    labels: pd.Series
+    inputs: str
+
+
+def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     settings = workspace.settings.monitoring
     active = workspace.registry.get_active(scope)
     if active is None:
@@ -236,41 +268,35 @@ def drift_report(workspace: "Workspace", scope: Scope, day: date) -> tuple[Drift
     recent = features[on_date.isin(dates[-settings.window_sessions :])]
     earlier = features[on_date.isin(dates[: -settings.confirm_sessions][-settings.window_sessions :])]
     predictions, labels = _matured(workspace, scope, day)
-    inputs = digest(
-        recent, earlier, active.digest, active.version_id, settings, predictions, labels,
-        source_digest("signals_core.ml.monitoring"),
-    )  # fmt: skip
-    store = DriftStore(workspace.data / "drift")
-    stored = store.load(scope, day.isoformat())
-    if stored is not None and stored.inputs == inputs:
-        return stored, False
+    code = source_digest("signals_core.ml.monitoring")
+    inputs = digest(active.version_id, active.digest, recent, earlier, predictions, labels, settings, code)
+    return _Evidence(active.version_id, reference, recent, earlier, predictions, labels, inputs)
 
+
+def _judge(
+    settings: MonitoringSettings, scope: Scope, day: date, evidence: _Evidence, store: DriftStore
+) -> DriftReport:
     monitor = ModelMonitor(settings)
-    compared = monitor.compare(reference, recent, earlier)
-    matured, realised = monitor.rolling_accuracy(predictions, labels)
+    compared = monitor.compare(evidence.reference, evidence.recent, evidence.earlier)
+    matured, realised = monitor.rolling_accuracy(evidence.predictions, evidence.labels)
     judged = [f for f in compared if f.status not in ("insufficient", "missing", "constant")]
     alarms = [f for f in judged if f.alarm]
     retrain = bool(judged) and len(alarms) >= settings.retrain_share * len(judged)
     previous = store.latest_before(scope, day.isoformat())
-    episode = _episode(active.version_id, day, retrain, previous)
-    report = DriftReport(
+    return DriftReport(
         scope=scope,
         day=day.isoformat(),
-        model_version=active.version_id,
-        rows=len(recent),
-        reference_rows=len(reference),
+        model_version=evidence.model_version,
+        rows=len(evidence.recent),
+        reference_rows=len(evidence.reference),
         features=compared,
         retrain=retrain,
-        episode=episode,
+        episode=_episode(evidence.model_version, day, retrain, previous),
         matured_predictions=matured,
         rolling_accuracy=realised,
-        verdict=_verdict(compared, judged, alarms, retrain, len(recent), settings),
-        inputs=inputs,
+        verdict=_verdict(compared, judged, alarms, retrain, len(evidence.recent), settings),
+        inputs=evidence.inputs,
     )
-    store.save(report)
-    event = {k: v for k, v in asdict(report).items() if k not in ("features", "inputs")}
-    _publish(workspace, {**event, "alarms": [f.feature for f in alarms]})
-    return report, True
 
 
 def _episode(version_id: str, day: date, retrain: bool, previous: DriftReport | None) -> str | None:

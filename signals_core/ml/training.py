@@ -59,6 +59,25 @@ def train_model(
     Raises:
         MissingPrerequisite: features, target or windows are missing, or there are too few rows.
     """
+    panel, keys, inputs = _gather(workspace, scope, as_of)
+    version = workspace.registry.find(scope, inputs) or _adopt_orphan(workspace, scope, inputs, by)
+    trained = version is None
+    if version is None:
+        windows = [workspace.windows.load(scope, key) for key in keys]
+        version = _train(workspace, scope, as_of, cause, by, panel, windows, inputs)
+    if version.decision == "registered":
+        version = _judge(workspace, version, by)
+    return TrainedModel(version, trained, *_pictures(workspace, version))
+
+
+def is_current(workspace: Workspace, scope: Scope, as_of: date) -> bool:
+    """Whether a version made from the present inputs is registered and judged already."""
+    version = workspace.registry.find(scope, _gather(workspace, scope, as_of)[2])
+    return version is not None and version.decision != "registered"
+
+
+def _gather(workspace: Workspace, scope: Scope, as_of: date) -> tuple[Panel, list[str], str]:
+    """The training rows, the keys of the windows to calibrate on, and the digest of both and the settings."""
     settings = workspace.settings
     start = (pd.Timestamp(as_of) - pd.DateOffset(months=settings.ml.train_months)).date()
     panel = _known_rows(workspace.panel(scope, start, as_of), as_of)
@@ -78,14 +97,7 @@ def train_model(
         settings.calibration,
         source_digest(*_CODE),
     )
-    version = workspace.registry.find(scope, inputs) or _adopt_orphan(workspace, scope, inputs, by)
-    trained = version is None
-    if version is None:
-        windows = [workspace.windows.load(scope, key) for key in keys]
-        version = _train(workspace, scope, as_of, cause, by, panel, windows, inputs)
-    if version.decision == "registered":
-        version = _judge(workspace, version, by)
-    return TrainedModel(version, trained, *_pictures(workspace, version))
+    return panel, keys, inputs
 
 
 def _known_rows(panel: Panel, as_of: date) -> Panel:

@@ -20,6 +20,7 @@ from signals_core.settings import UNIVERSE, Scope
 from signals_core.strategy.base import Signal, SignalDirection
 
 if TYPE_CHECKING:
+    from signals_core.ml.bundle import Model
     from signals_core.workspace import Workspace
 
 STRATEGY_NAME = "ml_signal"
@@ -136,20 +137,13 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
         MissingPrerequisite: no model of the scope is in service.
         BundleError: no sound model is.
     """
-    settings = workspace.settings
-    model = workspace.registry.load_active(scope)
-    tickers = served_tickers(workspace, scope)
-    features = workspace.panel(scope, day, day + timedelta(days=1)).features
-    available = [t for t in tickers if (t, pd.Timestamp(day)) in features.index]
-    rows = features.loc[[(t, pd.Timestamp(day)) for t in available]]
-    inputs = digest(
-        rows, tickers, model.version_id, model.manifest["digest"], settings.ml.confidence_threshold,
-        settings.ml.model_staleness_days, source_digest("signals_core.strategy"),
-    )  # fmt: skip
+    model, tickers, rows, inputs = _gather(workspace, scope, day)
     store = SignalStore(workspace.data / "signals")
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
 
+    settings = workspace.settings
+    available = rows.index.get_level_values("symbol")
     frame = pd.DataFrame({"symbol": tickers, "date": pd.Timestamp(day)})
     frame["date"] = frame["date"].astype(f"datetime64[{DATE_UNIT}]")
     known = frame["symbol"].isin(available).to_numpy()
@@ -174,6 +168,25 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     signals = SessionSignals(scope, day, frame, computed=True)
     store.save(signals, inputs)
     return signals
+
+
+def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
+    """Whether the stored signals of a scope and day were made from the present inputs."""
+    return SignalStore(workspace.data / "signals").inputs(scope, day) == _gather(workspace, scope, day)[3]
+
+
+def _gather(
+    workspace: "Workspace", scope: Scope, day: date
+) -> tuple["Model", list[str], pd.DataFrame, str]:
+    """The model in service, the tickers it serves, their rows of the session, and the digest of it all."""
+    ml = workspace.settings.ml
+    model = workspace.registry.load_active(scope)
+    tickers = served_tickers(workspace, scope)
+    features = workspace.panel(scope, day, day + timedelta(days=1)).features
+    keys = [(ticker, pd.Timestamp(day)) for ticker in tickers]
+    rows = features.loc[[key for key in keys if key in features.index]]
+    rule = (ml.confidence_threshold, ml.model_staleness_days, source_digest("signals_core.strategy"))
+    return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
 
 
 def _rule(probabilities: np.ndarray, threshold: float) -> tuple[str, float, str]:

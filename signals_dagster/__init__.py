@@ -1,0 +1,1 @@
+"""The pipeline as Dagster software-defined assets; every computation is in signals_core."""

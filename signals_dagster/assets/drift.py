@@ -1,0 +1,59 @@
+"""The drift report of each scope and day."""
+
+from dataclasses import asdict
+from datetime import date
+
+import dagster as dg
+
+from signals_core import plots
+from signals_core.ml.monitoring import DriftReport, drift_report
+from signals_core.provenance import source_digest
+from signals_dagster.assets.features import feature_matrix
+from signals_dagster.assets.model import calibrated_model
+from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.partitions import PARTITIONS, keys_of
+from signals_dagster.resources import WorkspaceResource
+
+
+@dg.asset(
+    name="drift_report",
+    deps=[
+        dg.AssetDep(feature_matrix, partition_mapping=PARTITIONS.symbols_to_days),
+        dg.AssetDep(calibrated_model, partition_mapping=PARTITIONS.weeks_to_days),
+    ],
+    partitions_def=PARTITIONS.scope_day,
+    group_name="monitoring",
+    owners=OWNERS,
+    kinds={"json", "redis"},
+    code_version=source_digest("signals_core.ml.monitoring"),
+    description="PSI of every feature's last sessions against the training reference of the model in service, beside "
+    "what the feature's own past would show; realised accuracy of matured predictions. Each report is an event on the "
+    "Redis stream ml:drift:events.",
+)
+def drift_report_asset(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """Has what the model sees changed?"""
+    by_key = {}
+    for key in keys_of(context):
+        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
+        report, _ = drift_report(workspace.open(), scope, day)
+        context.log.info(f"{scope} {day}: {report.verdict}")
+        by_key[str(key)] = _described(report)
+    return materialized(context, by_key)
+
+
+def _described(report: DriftReport) -> dict[str, object]:
+    known = [f.psi for f in report.features if f.psi is not None]
+    described: dict[str, object] = {
+        "verdict": report.verdict,
+        "model_version": report.model_version,
+        "retrain": report.retrain,
+        "features_in_alarm": len(report.alarms),
+        "largest_psi": max(known, default=0.0),
+        "dagster/row_count": report.rows,
+        "matured_predictions": report.matured_predictions,
+        "features": table([asdict(f) for f in report.features]),
+        "psi_by_feature": picture(plots.drift_bars(report, f"Drift, {report.scope} {report.day}"), "PSI by feature"),
+    }
+    if report.rolling_accuracy is not None:
+        described["rolling_accuracy"] = report.rolling_accuracy
+    return described

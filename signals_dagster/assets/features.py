@@ -1,0 +1,101 @@
+"""The five feature categories and the matrix that joins them."""
+
+import dagster as dg
+
+from signals_core import steps
+from signals_core.feature_store import BuiltFeatures
+from signals_core.features.catalog import Category, catalog
+from signals_core.provenance import source_digest
+from signals_dagster.assets.market_data import bars, reference_bars
+from signals_dagster.metadata import OWNERS, materialized, table
+from signals_dagster.partitions import PARTITIONS, SymbolSpan, date_span, symbol_span
+from signals_dagster.resources import WorkspaceResource
+
+_CODE = source_digest("signals_core.features")
+_DESCRIPTIONS: dict[Category, str] = {
+    "technical": "Momentum, trend, volatility, volume and patterns of the symbol's own bars.",
+    "fundamental": "Valuation, quality and growth from filings as known at each close.",
+    "cross_asset": "Correlation and relative strength against market and sector, and implied volatility.",
+    "alternative": "Open-market insider trades and short interest, as published.",
+    "temporal": "The position of the session in the calendar.",
+}
+
+
+def _category_asset(category: Category) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"{category}_features",
+        deps=[bars, reference_bars] if category == "cross_asset" else [bars],
+        partitions_def=PARTITIONS.symbol_date,
+        group_name="features",
+        owners=OWNERS,
+        kinds={"parquet", "pandas"},
+        code_version=_CODE,
+        description=f"{_DESCRIPTIONS[category]} Point in time: row t uses only what was knowable at the close of t. "
+        "A month whose inputs, settings and code have not changed is not computed again.",
+    )
+    def features(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+        span = symbol_span(context, PARTITIONS.symbol_date)
+        built = steps.build_category(workspace.open(), category, _with_bars(workspace, span), span.start, span.end)
+        return _described(context, span, built)
+
+    return features
+
+
+technical_features, fundamental_features, cross_asset_features, alternative_features, temporal_features = (
+    _category_asset(category) for category in _DESCRIPTIONS
+)
+CATEGORY_ASSETS = [
+    technical_features,
+    fundamental_features,
+    cross_asset_features,
+    alternative_features,
+    temporal_features,
+]
+
+
+@dg.asset(
+    deps=CATEGORY_ASSETS,
+    partitions_def=PARTITIONS.symbol_date,
+    group_name="features",
+    owners=OWNERS,
+    kinds={"parquet", "pandas"},
+    code_version=_CODE,
+    description="All features of a symbol side by side, as models are trained on and predict from.",
+)
+def feature_matrix(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """The five categories joined."""
+    span = symbol_span(context, PARTITIONS.symbol_date)
+    built = steps.build_matrix(workspace.open(), _with_bars(workspace, span), span.start, span.end)
+    return _described(context, span, built)
+
+
+def _with_bars(workspace: WorkspaceResource, span: SymbolSpan) -> list[str]:
+    covered = workspace.open().market.coverage(span.symbols)
+    return [symbol for symbol in span.symbols if symbol in covered]
+
+
+def _described(
+    context: dg.AssetExecutionContext, span: SymbolSpan, built: list[BuiltFeatures]
+) -> dg.MaterializeResult:
+    frames = {item.symbol: item.frame for item in built}
+    by_key = {}
+    for key in span.keys:
+        start, end = date_span(PARTITIONS.symbol_date, key)
+        frame = frames.get(key.keys_by_dimension["symbol"])
+        rows = None if frame is None else frame[(frame.index >= str(start)) & (frame.index < str(end))]
+        by_key[str(key)] = {
+            "dagster/row_count": 0 if rows is None else len(rows),
+            "missing_share": float(rows.isna().to_numpy().mean()) if rows is not None and len(rows) else 1.0,
+        }
+    columns = [
+        {
+            "feature": name,
+            "unit": catalog()[name].unit,
+            "formula": catalog()[name].formula,
+            **{f"missing {symbol}": float(frame[name].isna().mean()) for symbol, frame in frames.items() if len(frame)},
+        }
+        for name in (next(iter(frames.values())).columns if frames else [])
+    ]
+    months = sum(len(item.computed) for item in built)
+    context.log.info(f"{months} symbol-months computed, {sum(len(i.reused) for i in built)} unchanged")
+    return materialized(context, by_key, {"months_computed": months, "columns": table(columns)})

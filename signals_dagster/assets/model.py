@@ -1,0 +1,73 @@
+"""The calibrated model of each scope as of each Sunday."""
+
+from datetime import date
+
+import dagster as dg
+
+from signals_core import plots
+from signals_core.ml.training import TrainedModel, train_model
+from signals_core.provenance import source_digest
+from signals_dagster.assets.features import feature_matrix
+from signals_dagster.assets.target import target
+from signals_dagster.assets.validation import validation_windows
+from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.partitions import PARTITIONS, keys_of
+from signals_dagster.resources import WorkspaceResource
+
+CAUSE_TAG = "signals/cause"
+"""Run tag: why a retrain was asked for (schedule, drift, staleness or a person)."""
+
+
+class TrainingConfig(dg.Config):
+    """Why this training was asked for; it is kept in the model's manifest and the registry's journal."""
+
+    cause: str = "a person"
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep(feature_matrix, partition_mapping=PARTITIONS.symbols_to_weeks),
+        dg.AssetDep(target, partition_mapping=PARTITIONS.symbols_to_weeks),
+        dg.AssetDep(validation_windows, partition_mapping=PARTITIONS.windows_to_weeks),
+    ],
+    partitions_def=PARTITIONS.scope_week,
+    group_name="model",
+    owners=OWNERS,
+    kinds={"xgboost", "scikitlearn", "redis"},
+    code_version=source_digest("signals_core.ml"),
+    description="Trained on the last `ml.train_months`, calibrated on the windows' out-of-fold predictions, "
+    "registered, and promoted if it passes the gate; if not, registered with the reason.",
+)
+def calibrated_model(
+    context: dg.AssetExecutionContext, config: TrainingConfig, workspace: WorkspaceResource
+) -> dg.MaterializeResult:
+    """A registered version of each scope."""
+    by_key = {}
+    for key in keys_of(context):
+        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
+        trained = train_model(workspace.open(), scope, day, config.cause, by="dagster")
+        context.log.info(f"{scope}: {trained.version.version_id} {trained.version.decision}")
+        by_key[str(key)] = _described(trained)
+    return materialized(context, by_key)
+
+
+def _described(trained: TrainedModel) -> dict[str, object]:
+    version, figures = trained.version, trained.version.metrics
+    title = f"{version.scope} {version.version_id}"
+    return {
+        "version": version.version_id,
+        "decision": version.decision,
+        "in_service": version.active,
+        "digest": version.digest,
+        **{name: figures[name] for name in ("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "classwise_ece")},
+        "gain_over_prior": figures["gain"],
+        "gain_standard_error": figures["gain_error"],
+        "dagster/row_count": figures["train_rows"],
+        "reliability": table([vars(b) for b in trained.reliability]),
+        "reliability_diagram": picture(
+            plots.reliability_diagram(trained.reliability, f"Reliability out of sample, {title}"), "reliability"
+        ),
+        "feature_importance": picture(
+            plots.importance_bars(trained.importance, f"Feature importance, {title}"), "importance"
+        ),
+    }

@@ -1,0 +1,83 @@
+"""Walk-forward validation windows: one partition a scope and test start, computed once."""
+
+import dagster as dg
+
+from signals_core import plots
+from signals_core.ml.windows import WindowOutcome, compute_windows
+from signals_core.provenance import source_digest
+from signals_dagster.assets.features import feature_matrix
+from signals_dagster.assets.target import target
+from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.partitions import PARTITIONS, keys_of
+from signals_dagster.resources import WorkspaceResource
+
+
+@dg.asset(
+    deps=[
+        dg.AssetDep(feature_matrix, partition_mapping=PARTITIONS.symbols_to_windows),
+        dg.AssetDep(target, partition_mapping=PARTITIONS.symbols_to_windows),
+    ],
+    partitions_def=PARTITIONS.scope_window,
+    group_name="validation",
+    owners=OWNERS,
+    kinds={"xgboost", "optuna", "parquet"},
+    code_version=source_digest("signals_core.ml"),
+    description="Tune and train on the months before the test start, purged by each label's own interval, predict "
+    "the months after it, and keep the out-of-fold predictions. A window uses nothing from after its own end, so a "
+    "past one never changes.",
+)
+def validation_windows(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
+    """Out-of-sample figures and predictions of each window."""
+    keys = keys_of(context)
+    wanted = [(key.keys_by_dimension["scope"], key.keys_by_dimension["date"]) for key in keys]
+    outcomes = compute_windows(workspace.open(), wanted)
+    by_key = {str(key): _figures(outcome) for key, outcome in zip(keys, outcomes, strict=True)}
+    for outcome in outcomes:
+        if outcome.refusal:
+            context.log.warning(f"{outcome.scope}: {outcome.refusal}")
+    common = {"computed": sum(o.computed for o in outcomes), "windows": table([_row(o) for o in outcomes])}
+    for scope in dict.fromkeys(o.scope for o in outcomes):
+        results = [o.result for o in outcomes if o.scope == scope and o.result is not None]
+        if len(results) > 1:
+            title = f"Walk-forward windows, {scope}"
+            common[f"window_metrics_{scope}"] = picture(plots.window_metrics(results, title), title)
+    return materialized(context, by_key, common)
+
+
+def _figures(outcome: WindowOutcome) -> dict[str, object]:
+    result = outcome.result
+    if result is None:
+        return {"refused": outcome.refusal or ""}
+    return {
+        "accuracy": result.accuracy,
+        "log_loss": result.log_loss,
+        "prior_log_loss": result.prior_log_loss,
+        "gain_over_prior": result.gain,
+        "gain_standard_error": result.gain_error,
+        "sharpe_ratio": result.sharpe_ratio,
+        "train_rows": result.train_rows,
+        "purged_rows": result.purged_rows,
+        "dagster/row_count": result.test_rows,
+        "test_end": result.end,
+        "rounds": result.rounds,
+        "params": dg.MetadataValue.json(result.params),
+    }
+
+
+def _row(outcome: WindowOutcome) -> dict[str, object]:
+    result = outcome.result
+    if result is None:
+        return {"scope": outcome.scope, "test_start": outcome.key, "refused": outcome.refusal}
+    return {
+        "scope": outcome.scope,
+        "test_start": result.start,
+        "test_end": result.end,
+        "rows": result.test_rows,
+        "accuracy": result.accuracy,
+        "log_loss": result.log_loss,
+        "prior": result.prior_log_loss,
+        "gain": result.gain,
+        "error": result.gain_error,
+        "sharpe": result.sharpe_ratio,
+        "refused": "",
+    }

@@ -1,0 +1,110 @@
+"""Asset checks: bars fit their schema, features look at no future, a model in service has passed the gate."""
+
+import dagster as dg
+import numpy as np
+
+from signals_core.errors import DataError
+from signals_core.features.catalog import feature_names
+from signals_core.features.leakage import find_leaks
+from signals_core.market_data.schemas import validate_bars
+from signals_core.ml.training import judge
+from signals_core.steps import data_span
+from signals_dagster.assets.features import feature_matrix
+from signals_dagster.assets.market_data import bars
+from signals_dagster.assets.model import calibrated_model
+from signals_dagster.metadata import table
+from signals_dagster.resources import WorkspaceResource
+
+_SAMPLED_SYMBOLS, _SAMPLED_DATES, _SEED = 3, 4, 20
+
+
+@dg.asset_check(asset=bars, blocking=True, description="Every stored bar fits the schema of bars.")
+def bars_schema(workspace: WorkspaceResource) -> dg.AssetCheckResult:
+    """Blocks everything downstream of bars that cannot be trusted."""
+    opened, problems, rows = workspace.open(), [], 0
+    for ticker in opened.settings.universe.tickers:
+        stored = opened.market.load_bars(ticker)
+        rows += len(stored)
+        try:
+            validate_bars(stored, ticker)
+        except DataError as error:
+            problems.append({"symbol": ticker, "problem": str(error)})
+    return dg.AssetCheckResult(
+        passed=not problems, metadata={"bars_checked": rows, "problems": table(problems)}
+    )
+
+
+@dg.asset_check(asset=feature_matrix, blocking=True, description="The matrix has the catalogue's columns, all finite or missing.")
+def feature_matrix_schema(workspace: WorkspaceResource) -> dg.AssetCheckResult:
+    """Blocks training on a matrix that the catalogue does not describe."""
+    opened, problems, rows = workspace.open(), [], 0
+    start, end = data_span(opened)
+    for ticker in opened.market.coverage(opened.settings.universe.tickers):
+        matrix = opened.features.load(ticker, start, end)
+        if matrix is None:
+            problems.append({"symbol": ticker, "problem": f"missing or stale in {start}..{end}"})
+            continue
+        rows += len(matrix)
+        if list(matrix.columns) != feature_names():
+            problems.append({"symbol": ticker, "problem": "columns differ from the catalogue"})
+        if np.isinf(matrix.to_numpy()).any():
+            problems.append({"symbol": ticker, "problem": "infinite values"})
+    return dg.AssetCheckResult(
+        passed=not problems, metadata={"rows_checked": rows, "problems": table(problems)}
+    )
+
+
+@dg.asset_check(
+    asset=feature_matrix,
+    blocking=True,
+    description="On a sample of symbols and dates, features computed from data cut at the close equal the stored ones.",
+)
+def no_lookahead(workspace: WorkspaceResource) -> dg.AssetCheckResult:
+    """Blocks training on features that know the future."""
+    opened = workspace.open()
+    start, end = data_span(opened)
+    random = np.random.default_rng(_SEED)
+    tickers = [t for t in opened.settings.universe.tickers if t in opened.market.coverage()]
+    leaks, compared = [], 0
+    for ticker in random.choice(tickers, min(_SAMPLED_SYMBOLS, len(tickers)), replace=False):
+        stored = opened.features.load(str(ticker), start, end)
+        if stored is None or stored.empty:
+            continue
+        dates = stored.index[random.choice(len(stored), min(_SAMPLED_DATES, len(stored)), replace=False)]
+        inputs, calendar = opened.inputs(str(ticker)), opened.settings.exchange.calendar
+        leaks += find_leaks(opened.features, str(ticker), inputs, stored, dates, calendar)
+        compared += len(dates)
+    rows = [{"feature": x.feature, "date": x.date.date(), "stored": x.stored, "knowable": x.knowable} for x in leaks]
+    return dg.AssetCheckResult(
+        passed=not leaks and compared > 0, metadata={"rows_compared": compared, "leaks": table(rows)}
+    )
+
+
+@dg.asset_check(
+    asset=calibrated_model,
+    blocking=True,
+    description="Every scope has a model in service, and it is not significantly worse than its class prior.",
+)
+def promotion_gate(workspace: WorkspaceResource) -> dg.AssetCheckResult:
+    """Blocks signals of a scope that no model has earned."""
+    opened, rows, passed = workspace.open(), [], True
+    for scope in opened.settings.ml.scopes:
+        active = opened.registry.get_active(scope)
+        if active is None:
+            passed = False
+            rows.append({"scope": scope, "in_service": "none", "floor": False, "decision": _last_decision(opened, scope)})
+            continue
+        decision = judge(opened, active, None)
+        passed &= decision.passes_floor
+        rows.append(
+            {"scope": scope, "in_service": active.version_id, "floor": decision.passes_floor, "decision": active.decision}
+        )
+    return dg.AssetCheckResult(passed=passed, metadata={"scopes": table(rows)})
+
+
+def _last_decision(opened, scope: str) -> str:  # type: ignore[no-untyped-def]
+    versions = opened.registry.list_versions(scope)
+    return versions[-1].decision if versions else "no version was trained"
+
+
+CHECKS = [bars_schema, feature_matrix_schema, no_lookahead, promotion_gate]

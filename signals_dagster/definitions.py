@@ -1,0 +1,37 @@
+"""Everything Dagster serves. Importing this loads no model library."""
+
+import dagster as dg
+
+from signals_dagster.assets.drift import drift_report_asset
+from signals_dagster.assets.features import CATEGORY_ASSETS, feature_matrix
+from signals_dagster.assets.market_data import bars, reference_bars
+from signals_dagster.assets.model import calibrated_model
+from signals_dagster.assets.signals import signals
+from signals_dagster.assets.target import target
+from signals_dagster.assets.validation import validation_windows
+from signals_dagster.checks import CHECKS
+from signals_dagster.jobs import JOBS
+from signals_dagster.resources import WorkspaceResource
+from signals_dagster.schedules import SCHEDULES
+from signals_dagster.sensors import SENSORS
+
+defs = dg.Definitions(
+    assets=[
+        reference_bars,
+        bars,
+        *CATEGORY_ASSETS,
+        feature_matrix,
+        target,
+        validation_windows,
+        calibrated_model,
+        drift_report_asset,
+        signals,
+    ],
+    asset_checks=CHECKS,
+    jobs=JOBS,
+    schedules=SCHEDULES,
+    sensors=SENSORS,
+    resources={"workspace": WorkspaceResource()},
+    # Starting a process per step costs more than most steps; work is spread inside steps instead.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,28 @@
+"""Dagster's own instance: under data/ by default, on PostgreSQL by `stores.dagster_url`."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from signals_core.files import write_bytes_atomic
+from signals_core.workspace import Workspace
+
+
+def prepare_home(workspace: Workspace) -> Path:
+    """Write `dagster.yaml` of the instance and point DAGSTER_HOME at its folder."""
+    home = workspace.data / "dagster_home"
+    content: dict[str, object] = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
+    url = workspace.settings.stores.dagster_url
+    if url:
+        # dagster-postgres builds a URL without a driver unless told, which SQLAlchemy 2.1 refuses.
+        content["storage"] = {"postgres": {"postgres_url": url, "scheme": "postgresql+psycopg2"}}
+    write_bytes_atomic(home / "dagster.yaml", yaml.safe_dump(content).encode())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(workspace: Workspace) -> dg.DagsterInstance:
+    """The project's persistent instance."""
+    return dg.DagsterInstance.from_config(str(prepare_home(workspace)))

@@ -1,0 +1,92 @@
+"""Jobs: one per kind of partition, and the weekly retrain and daily signals that run them in order.
+
+A Dagster run covers partitions of one kind. The two scheduled jobs therefore have one op a layer, and each
+op materialises the partitions of its layer that are missing or stale in runs of the asset jobs below.
+"""
+
+from datetime import date
+
+import dagster as dg
+
+from signals_core.ml.training import as_of_sunday
+from signals_dagster.assets.model import CAUSE_TAG
+from signals_dagster.resources import WorkspaceResource
+
+features_job = dg.define_asset_job(
+    "features_job",
+    selection=dg.AssetSelection.groups("market_data", "features", "target"),
+    description="Bars, feature categories, matrix and target of a range of symbols and dates.",
+)
+windows_job = dg.define_asset_job(
+    "windows_job",
+    selection=dg.AssetSelection.groups("validation"),
+    description="Validation windows of a range of scopes and test starts.",
+)
+model_job = dg.define_asset_job(
+    "model_job",
+    selection=dg.AssetSelection.groups("model"),
+    description="Train, calibrate, register and judge the models of a Sunday.",
+)
+session_job = dg.define_asset_job(
+    "session_job",
+    selection=dg.AssetSelection.groups("monitoring", "signals"),
+    description="Drift report and signals of a range of scopes and days.",
+)
+
+
+def _cause(context: dg.OpExecutionContext) -> str:
+    return context.run.tags.get(CAUSE_TAG, "a person")
+
+
+def _run_layer(context: dg.OpExecutionContext, workspace: WorkspaceResource, layer: str) -> None:
+    from signals_dagster.main_job import run_layer
+
+    opened = workspace.open()
+    sunday: date = as_of_sunday(opened.now)
+    done = run_layer(layer, opened, context.instance, sunday, _cause(context))
+    context.log.info(f"{done.title}: {done.outcome}")
+
+
+@dg.op(description="Fetch new bars and bring features and target up to date.")
+def bring_features_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+    """The layer `features`."""
+    _run_layer(context, workspace, "features")
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Compute the validation windows that are new or stale.")
+def compute_new_windows(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+    """The layer `windows`."""
+    _run_layer(context, workspace, "windows")
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Train, calibrate, register and judge this Sunday's models.")
+def train_and_judge(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+    """The layer `model`."""
+    _run_layer(context, workspace, "model")
+
+
+@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Drift report and signals of the last session.")
+def report_last_session(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+    """The layer `session`."""
+    _run_layer(context, workspace, "session")
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Features up to date, new windows, train, calibrate, register, promote or not, and report.",
+)
+def weekly_retrain_job() -> None:
+    """What happens on Sunday at 02:00."""
+    report_last_session(train_and_judge(compute_new_windows(bring_features_up_to_date())))
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="After the close: new bars, features, drift report and signals from the models in service.",
+)
+def daily_signals_job() -> None:
+    """What happens after the close of every session."""
+    report_last_session(bring_features_up_to_date())
+
+
+JOBS = [features_job, windows_job, model_job, session_job, weekly_retrain_job, daily_signals_job]

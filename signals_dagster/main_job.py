@@ -1,0 +1,274 @@
+"""The main job: every layer of assets brought up to date in order, each in one run of its partitions.
+
+What is missing or stale is decided here from the stored digests and from what the Dagster instance has
+recorded; so the job can be killed at any moment and run again, and a second run finds its work done.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import dagster as dg
+
+from signals_core import steps
+from signals_core.ml import monitoring, training
+from signals_core.ml.windows import all_windows, stale_windows
+from signals_core.settings import LoadedSettings
+from signals_core.strategy import ml_strategy
+from signals_core.workspace import Workspace
+from signals_dagster.assets.model import CAUSE_TAG
+from signals_dagster.instance import open_instance
+from signals_dagster.partitions import PARTITIONS, range_tags
+
+_MAIN_JOB_TAG = "signals/main_job"
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """What a layer did: nothing, or one Dagster run."""
+
+    name: str
+    title: str
+    partitions: int
+    seconds: float
+    run_id: str | None
+
+    @property
+    def outcome(self) -> str:
+        """In words."""
+        if self.run_id is None:
+            return f"up to date ({self.seconds:.1f} s to see that)"
+        return f"{self.partitions} partitions in {self.seconds:.1f} s, run {self.run_id[:8]}"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    title: str
+    job: str
+    assets: tuple[str, ...]
+    dimension: str
+    partitions: dg.MultiPartitionsDefinition
+    expected: Callable[[Workspace, date], list[tuple[str, str]]]
+    """All (symbol or scope, date key) that should exist by now."""
+    stale: Callable[[Workspace, date], Iterable[tuple[str, str]]]
+    """Those of them whose artifacts are missing or made from other inputs."""
+
+
+def run_layer(
+    name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str
+) -> LayerRun:
+    """Bring one layer (a key of `LAYERS`) up to date.
+
+    Raises:
+        SignalsError: a step of the layer could not do its work; the original error.
+    """
+    layer, started = LAYERS[name], time.monotonic()
+    expected = layer.expected(workspace, sunday)
+    lacking = set(layer.stale(workspace, sunday)) | _unrecorded(instance, layer, expected)
+    wanted = [key for key in expected if key in lacking]
+    run_id = None
+    if wanted:
+        run_id = _run(instance, layer, wanted, cause)
+    return LayerRun(name, layer.title, len(wanted), time.monotonic() - started, run_id)
+
+
+def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
+    """Every layer in order, on the project's own instance; the entry point of `signals demo`.
+
+    Raises:
+        SignalsError: another main job is running here, or a step could not do its work.
+    """
+    from filelock import FileLock, Timeout
+
+    from signals_core.errors import MissingPrerequisite
+
+    with Workspace(loaded) as workspace:
+        lock = FileLock(workspace.data / "main_job.lock", timeout=0)
+        workspace.data.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise MissingPrerequisite(f"another main job is running ({lock.lock_file}): wait for it") from None
+        try:
+            with open_instance(workspace) as instance:
+                _cancel_orphans(instance)
+                sunday = training.as_of_sunday(workspace.now)
+                return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
+        finally:
+            lock.release()
+
+
+def _run(
+    instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str
+) -> str:
+    """One run of the rectangle around the wanted partitions; steps skip what is up to date inside it."""
+    from signals_dagster.definitions import defs
+
+    order = layer.partitions.get_partitions_def_for_dimension(layer.dimension).get_partition_keys()
+    names = sorted({name for name, _ in wanted}, key=order.index)
+    dates = sorted({day for _, day in wanted})
+    tags = {
+        **range_tags(f"{dates[0]}|{names[0]}", f"{dates[-1]}|{names[-1]}"),
+        _MAIN_JOB_TAG: "true",
+        CAUSE_TAG: cause,
+    }
+    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    if "calibrated_model" in layer.assets:
+        config["ops"] = {"calibrated_model": {"config": {"cause": cause}}}
+    job = defs.resolve_job_def(layer.job)
+    result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=True)
+    return result.run_id
+
+
+def _unrecorded(
+    instance: dg.DagsterInstance, layer: _Layer, expected: Sequence[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Partitions of which Dagster has no materialisation of some asset of the layer."""
+    lacking: set[tuple[str, str]] = set()
+    for asset in layer.assets:
+        recorded = instance.get_materialized_partitions(dg.AssetKey(asset))
+        lacking |= {(name, day) for name, day in expected if f"{day}|{name}" not in recorded}
+    return lacking
+
+
+def _cancel_orphans(instance: dg.DagsterInstance) -> None:
+    """Runs of a main job that was killed; the lock is held here, so none is alive."""
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED],
+        tags={_MAIN_JOB_TAG: "true"},
+    )
+    for run in instance.get_runs(unfinished):
+        instance.report_run_canceled(run, message="its process was killed; the next main job takes over")
+
+
+def _date_keys(partitions: dg.MultiPartitionsDefinition, start: date, end: date) -> list[str]:
+    """Date keys whose span overlaps start <= date < end."""
+    definition = partitions.get_partitions_def_for_dimension("date")
+    assert isinstance(definition, dg.TimeWindowPartitionsDefinition)
+    keys = definition.get_partition_keys()
+    spans = [(key, definition.time_window_for_partition_key(key)) for key in keys]
+    return [key for key, span in spans if span.start.date() < end and span.end.date() > start]
+
+
+def _feature_partitions(workspace: Workspace, _: date) -> list[tuple[str, str]]:
+    settings = workspace.settings
+    end = workspace.last_session + timedelta(days=1)
+    dates = _date_keys(PARTITIONS.symbol_date, settings.partitions.start, end)
+    return [(ticker, day) for ticker in settings.universe.tickers for day in dates]
+
+
+def _stale_feature_partitions(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    """All dates of symbols with stale features; of symbols without the last session's bar, from there on."""
+    settings = workspace.settings
+    coverage = workspace.market.coverage(settings.universe.tickers)
+    if not coverage:
+        return _feature_partitions(workspace, sunday)
+    start, end = steps.data_span(workspace)
+    covered = [ticker for ticker in settings.universe.tickers if ticker in coverage]
+    stale = set(steps.stale_symbols(workspace, covered, start, end))
+    found = []
+    following = workspace.last_session + timedelta(days=1)
+    for ticker in settings.universe.tickers:
+        if ticker in stale or ticker not in coverage:
+            since = start
+        elif coverage[ticker].last < workspace.last_session:
+            since = coverage[ticker].last
+        else:
+            continue
+        found += [(ticker, day) for day in _date_keys(PARTITIONS.symbol_date, since, following)]
+    return found
+
+
+def _windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
+    end = steps.data_span(workspace)[1]
+    keys = [window.key for window in all_windows(workspace.settings, end)]
+    return [(scope, key) for scope in workspace.settings.ml.scopes for key in keys]
+
+
+def _stale_windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
+    return [
+        (scope, key) for scope in workspace.settings.ml.scopes for key in stale_windows(workspace, scope)
+    ]
+
+
+def _models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    return [(scope, sunday.isoformat()) for scope in workspace.settings.ml.scopes]
+
+
+def _stale_models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    return [
+        (scope, sunday.isoformat())
+        for scope in workspace.settings.ml.scopes
+        if not training.is_current(workspace, scope, sunday)
+    ]
+
+
+def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
+    """Scopes with a model in service; one that the gate refused has no signals and no drift to report."""
+    day = (steps.data_span(workspace)[1] - timedelta(days=1)).isoformat()
+    return [
+        (scope, day)
+        for scope in workspace.settings.ml.scopes
+        if workspace.registry.get_active(scope) is not None
+    ]
+
+
+def _stale_session(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    return [
+        (scope, key)
+        for scope, key in _session(workspace, sunday)
+        if not (
+            monitoring.is_current(workspace, scope, date.fromisoformat(key))
+            and ml_strategy.is_current(workspace, scope, date.fromisoformat(key))
+        )
+    ]
+
+
+LAYERS = {
+    "features": _Layer(
+        "bars, features and target",
+        "features_job",
+        (
+            "bars",
+            "technical_features",
+            "fundamental_features",
+            "cross_asset_features",
+            "alternative_features",
+            "temporal_features",
+            "feature_matrix",
+            "target",
+        ),
+        "symbol",
+        PARTITIONS.symbol_date,
+        _feature_partitions,
+        _stale_feature_partitions,
+    ),
+    "windows": _Layer(
+        "validation windows",
+        "windows_job",
+        ("validation_windows",),
+        "scope",
+        PARTITIONS.scope_window,
+        _windows,
+        _stale_windows,
+    ),
+    "model": _Layer(
+        "calibrated models",
+        "model_job",
+        ("calibrated_model",),
+        "scope",
+        PARTITIONS.scope_week,
+        _models,
+        _stale_models,
+    ),
+    "session": _Layer(
+        "drift reports and signals",
+        "session_job",
+        ("drift_report", "signals"),
+        "scope",
+        PARTITIONS.scope_day,
+        _session,
+        _stale_session,
+    ),
+}

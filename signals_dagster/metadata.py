@@ -1,0 +1,44 @@
+"""How results are shown in Dagster: numbers that plot over time, tables and pictures."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+OWNERS = ["team:quant"]
+
+
+def materialized(
+    context: dg.AssetExecutionContext,
+    by_key: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any] | None = None,
+) -> dg.MaterializeResult:
+    """The result of a run of one partition or many, each with its own metadata."""
+    if len(by_key) == 1:
+        (only,) = by_key.values()
+        return dg.MaterializeResult(metadata={**(common or {}), **only})
+    for key, values in by_key.items():
+        context.add_asset_metadata(dict(values), partition_key=key)
+    return dg.MaterializeResult(metadata=dict(common or {}))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
+    """Rows as a table; numbers are rounded for reading."""
+    records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
+    if not records:
+        return dg.MetadataValue.text("no rows")
+    return dg.MetadataValue.table(records=records)
+
+
+def picture(png: bytes, title: str) -> dg.MetadataValue:
+    """A PNG; Dagster shows it behind "Show Markdown"."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _cell(value: Any) -> str | int | float | bool:
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return round(value, 4)
+    return "" if value is None else str(value)
