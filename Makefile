@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo ui test test-slow test-services lint format bench lock clean
+.PHONY: demo ui test test-slow test-services lint format lock clean
 
 demo: .venv/.installed ## the main job on real daily bars
 	@SIGNALS_CONFIG=$(CONFIG) $(BIN)/signals demo
@@ -34,9 +34,6 @@ lint: .venv/.installed
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench: .venv/.installed
-	$(BIN)/python -m benchmarks
 
 # pip installs uv from the lock (hash checked); uv then installs the rest several times faster. Where uv
 # cannot reach the package index as pip is configured to, pip does the whole job.

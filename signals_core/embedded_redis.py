@@ -6,6 +6,7 @@ a shared lock while it lives, which the operating system releases even on kill -
 the server. Every write is on disk before it is answered (`appendfsync always`).
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -86,10 +87,8 @@ class EmbeddedRedis:
             else:
                 last_user = True
             if last_user:
-                try:
+                with contextlib.suppress(RedisConnectionError):  # gone already
                     self._client.shutdown(nosave=True)  # the append-only file holds everything
-                except RedisConnectionError:
-                    pass  # already gone
                 self._wait_until_gone()
             self._users.close()
         self._client.close()

@@ -10,7 +10,7 @@ import pandas as pd
 
 from signals_core.errors import MissingPrerequisite
 from signals_core.features.alternative import AlternativeFeatureCalculator
-from signals_core.features.catalog import CATEGORIES, Category, feature_names
+from signals_core.features.catalog import CATEGORIES, Calculator, Category, feature_names
 from signals_core.features.cross_asset import CrossAssetFeatureCalculator
 from signals_core.features.fundamental import FundamentalFeatureCalculator
 from signals_core.features.inputs import DataProvider, FeatureInputs
@@ -45,14 +45,16 @@ class FeatureStore:
 
     def __init__(self, folder: Path, calendar: str = "XNYS") -> None:
         self.folder = folder
-        self._calculators = {
+        self._calculators: dict[Category, Calculator] = {
             "technical": TechnicalFeatureCalculator(),
             "fundamental": FundamentalFeatureCalculator(calendar),
             "cross_asset": CrossAssetFeatureCalculator(),
             "alternative": AlternativeFeatureCalculator(calendar),
             "temporal": TemporalFeatureCalculator(calendar),
         }
-        self._categories = {category: FrameStore(folder / category) for category in CATEGORIES}
+        self._categories: dict[Category, FrameStore] = {
+            category: FrameStore(folder / category) for category in CATEGORIES
+        }
         self._matrix = FrameStore(folder / "matrix")
         self._code = digest(source_digest("signals_core.features"), calendar)
 
@@ -95,9 +97,7 @@ class FeatureStore:
         parts = [self._calculators[category].calculate(inputs) for category in CATEGORIES]
         return pd.concat(parts, axis=1)
 
-    def get_features(
-        self, symbols: Sequence[str], start: date, end: date, data_provider: DataProvider
-    ) -> pd.DataFrame:
+    def get_features(self, symbols: Sequence[str], start: date, end: date, data_provider: DataProvider) -> pd.DataFrame:
         """The feature matrix of several symbols with index (symbol, date), start <= date < end.
 
         Months that are not stored, or stored from other inputs, are computed and stored first.
@@ -163,8 +163,7 @@ class FeatureStore:
         stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
         if stale:
             parts = [
-                _rows(self._categories[category], symbol, stale, feature_names(category))
-                for category in CATEGORIES
+                _rows(self._categories[category], symbol, stale, feature_names(category)) for category in CATEGORIES
             ]
             self._matrix.save(symbol, pd.concat(parts, axis=1), stale)
         return BuiltFeatures(
@@ -174,9 +173,7 @@ class FeatureStore:
             tuple(month for month in wanted if month not in stale),
         )
 
-    def category_digests(
-        self, category: Category, inputs: FeatureInputs, start: date, end: date
-    ) -> dict[Month, str]:
+    def category_digests(self, category: Category, inputs: FeatureInputs, start: date, end: date) -> dict[Month, str]:
         """The digest that each month with bars in start <= date < end must have been made from.
 
         It covers every bar of the symbol up to the month's end, and of the other inputs what the category
@@ -196,14 +193,15 @@ class FeatureStore:
             if name in needs and frame is not None
         ]
         return {
-            month: digest(self._code, category, [digests[i] for digests in by_input])
-            for i, month in enumerate(names)
+            month: digest(self._code, category, [digests[i] for digests in by_input]) for i, month in enumerate(names)
         }
 
     def stored_months(self, symbol: str) -> dict[Category | str, dict[Month, str]]:
         """The input digest of each stored month, by category and for the matrix."""
-        stores: dict[Category | str, FrameStore] = {**self._categories, "matrix": self._matrix}
-        return {name: store.digests(symbol) for name, store in stores.items()}
+        by_category: dict[Category | str, dict[Month, str]] = {"matrix": self._matrix.digests(symbol)}
+        for category, store in self._categories.items():
+            by_category[category] = store.digests(symbol)
+        return by_category
 
     def _matrix_digests(self, symbol: str, only: set[Month] | None = None) -> dict[Month, str]:
         by_category = {category: store.digests(symbol) for category, store in self._categories.items()}
@@ -228,7 +226,7 @@ def _overlaps(month: Month, start: date, end: date) -> bool:
 
 def _lengths(frame: pd.DataFrame, ends: list[pd.Timestamp]) -> list[int]:
     """How many leading rows of `frame` lie at or before each end, by date or by availability."""
-    moments = frame["available_at"] if "available_at" in frame else frame.index
+    moments = frame.get("available_at", frame.index)
     return [int(n) for n in pd.Index(moments).searchsorted(pd.DatetimeIndex(ends), side="right")]
 
 

@@ -54,9 +54,7 @@ class FrameStore:
                 content = {**kept_digests, **wanted}
                 write_atomic(path, lambda file, m=merged, c=content: _write(file, m, c))  # type: ignore[misc]
 
-    def load(
-        self, symbol: str, start: date, end: date, columns: list[str] | None = None
-    ) -> pd.DataFrame | None:
+    def load(self, symbol: str, start: date, end: date, columns: list[str] | None = None) -> pd.DataFrame | None:
         """Rows with start <= date < end, or None if the symbol has no file in that span.
 
         Raises:

@@ -26,12 +26,27 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> bytes:
         chosen = [b for b in bins if b.class_name == name]
         forecast, observed = (np.array([getattr(b, f) for b in chosen]) for f in ("forecast", "observed"))
         errors = [[b.observed - b.low for b in chosen], [b.high - b.observed for b in chosen]]
-        low, high = min(forecast.min(), *(b.low for b in chosen)), max(forecast.max(), *(b.high for b in chosen))
+        low, high = (
+            min(forecast.min(), *(b.low for b in chosen)),
+            max(forecast.max(), *(b.high for b in chosen)),
+        )
         pad = 0.05 * (high - low)
         axis.plot([low - pad, high + pad], [low - pad, high + pad], "--", color=_INK, lw=1, label="perfect")
         axis.errorbar(forecast, observed, yerr=errors, fmt="o", color=_COLOURS[name], capsize=3, label="95 % interval")
-        axis.set(title=name, xlabel="forecast probability", xlim=(low - pad, high + pad), ylim=(low - pad, high + pad))
-        axis.text(0.97, 0.04, f"{sum(b.rows for b in chosen):,} rows", transform=axis.transAxes, ha="right", color=_INK)
+        axis.set(
+            title=name,
+            xlabel="forecast probability",
+            xlim=(low - pad, high + pad),
+            ylim=(low - pad, high + pad),
+        )
+        axis.text(
+            0.97,
+            0.04,
+            f"{sum(b.rows for b in chosen):,} rows",
+            transform=axis.transAxes,
+            ha="right",
+            color=_INK,
+        )
     axes[0].set_ylabel("observed frequency")
     axes[0].legend(frameon=False, fontsize=8)
     return _png(figure, title)
@@ -67,7 +82,15 @@ def drift_bars(report: DriftReport, title: str, most: int = 30) -> bytes:
         return _png(figure, title)
     rows = np.arange(len(known))
     axis.barh(rows, [f.psi or 0 for f in known], color=[_WARN if f.alarm else _ACCENT for f in known], label="now")
-    axis.plot([f.own_history or 0 for f in known], rows, "|", ms=9, mew=2, color=_INK, label="largest block of the training period")
+    axis.plot(
+        [f.own_history or 0 for f in known],
+        rows,
+        "|",
+        ms=9,
+        mew=2,
+        color=_INK,
+        label="largest block of the training period",
+    )
     axis.axvline(0.2, color=_WARN, ls=":", lw=1, label="fixed level .2")
     axis.set_yticks(rows, [f.feature for f in known], fontsize=7)
     axis.invert_yaxis()

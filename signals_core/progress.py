@@ -29,7 +29,8 @@ class _Silent:
     def finish(self, task: str) -> None: ...
 
 
-_reporter: ContextVar[ProgressReporter] = ContextVar("progress_reporter", default=_Silent())
+_SILENT: ProgressReporter = _Silent()
+_reporter: ContextVar[ProgressReporter] = ContextVar("progress_reporter", default=_SILENT)
 
 
 @contextmanager

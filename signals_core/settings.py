@@ -221,9 +221,7 @@ class ComputeSettings(_Section):
 class Settings(BaseSettings):
     """Every setting of the project, validated; immutable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     exchange: ExchangeSettings = ExchangeSettings()
     clock: ClockSettings = ClockSettings()
@@ -244,7 +242,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what `load_settings` merged, and nothing from the environment behind its back."""
         return (init_settings,)
@@ -253,9 +256,7 @@ class Settings(BaseSettings):
     def _scopes_are_known(self) -> "Settings":
         unknown = [s for s in self.ml.scopes if s != UNIVERSE and s not in self.universe.tickers]
         if unknown:
-            raise ValueError(
-                f"ml.scopes: {', '.join(unknown)} is neither {UNIVERSE} nor one of universe.tickers"
-            )
+            raise ValueError(f"ml.scopes: {', '.join(unknown)} is neither {UNIVERSE} nor one of universe.tickers")
         return self
 
     def scope_tickers(self, scope: Scope) -> tuple[str, ...]:
@@ -340,9 +341,7 @@ def _merge(
             origins[dotted] = origin
 
 
-def _merge_environment(
-    merged: dict[str, Any], environ: Mapping[str, str], origins: dict[str, str]
-) -> None:
+def _merge_environment(merged: dict[str, Any], environ: Mapping[str, str], origins: dict[str, str]) -> None:
     variables = {k: v for k, v in environ.items() if k.upper().startswith(ENV_PREFIX)}
     for variable in variables:
         section, _, key = variable[len(ENV_PREFIX) :].lower().partition("__")

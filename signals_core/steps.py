@@ -24,9 +24,7 @@ from signals_core.workspace import Workspace
 
 def ingest(workspace: Workspace, symbols: Sequence[str]) -> list[IngestedSymbol]:
     """Fetch the bars of `symbols` from the configured provider into the market store."""
-    return ingest_bars(
-        workspace.market, workspace.provider, symbols, workspace.settings.exchange.calendar
-    )
+    return ingest_bars(workspace.market, workspace.provider, symbols, workspace.settings.exchange.calendar)
 
 
 def build_category(
@@ -39,13 +37,10 @@ def build_category(
     ]
 
 
-def build_matrix(
-    workspace: Workspace, symbols: Sequence[str], start: date, end: date
-) -> list[BuiltFeatures]:
+def build_matrix(workspace: Workspace, symbols: Sequence[str], start: date, end: date) -> list[BuiltFeatures]:
     """Join the categories into the feature matrix for start <= date < end."""
     return [
-        workspace.features.build_matrix(symbol, start, end)
-        for symbol in track("feature matrix", symbols, len(symbols))
+        workspace.features.build_matrix(symbol, start, end) for symbol in track("feature matrix", symbols, len(symbols))
     ]
 
 
@@ -58,16 +53,12 @@ class BuiltTarget:
     computed: tuple[Month, ...]
 
 
-def build_target(
-    workspace: Workspace, symbols: Sequence[str], start: date, end: date
-) -> list[BuiltTarget]:
+def build_target(workspace: Workspace, symbols: Sequence[str], start: date, end: date) -> list[BuiltTarget]:
     """Bring the labels up to date for start <= date < end.
 
     A month's labels depend on the bars up to `prediction_horizon` sessions (and one open) after it.
     """
-    return [
-        _build_target(workspace, symbol, start, end) for symbol in track("target", symbols, len(symbols))
-    ]
+    return [_build_target(workspace, symbol, start, end) for symbol in track("target", symbols, len(symbols))]
 
 
 def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> BuiltTarget:
@@ -89,7 +80,12 @@ def target_digests(workspace: Workspace, symbol: str, start: date, end: date) ->
     names = list(dict.fromkeys(months[inside]))
     reach = max(ml.prediction_horizon, 2)
     lengths = [min(int(np.searchsorted(months, month, side="right")) + reach, len(bars)) for month in names]
-    rule = (ml.prediction_horizon, ml.up_threshold, ml.down_threshold, source_digest("signals_core.ml.target"))
+    rule = (
+        ml.prediction_horizon,
+        ml.up_threshold,
+        ml.down_threshold,
+        source_digest("signals_core.ml.target"),
+    )
     return dict(zip(names, prefix_digests(bars, lengths, *rule), strict=True))
 
 
@@ -103,8 +99,7 @@ def _is_current(workspace: Workspace, symbol: str, start: date, end: date) -> bo
         inputs = workspace.inputs(symbol)
         stored = workspace.features.stored_months(symbol)
         wanted = {
-            category: workspace.features.category_digests(category, inputs, start, end)
-            for category in CATEGORIES
+            category: workspace.features.category_digests(category, inputs, start, end) for category in CATEGORIES
         }
         current = all(
             stored[category].get(month) == value
@@ -117,8 +112,7 @@ def _is_current(workspace: Workspace, symbol: str, start: date, end: date) -> bo
         return False
     stored_target = workspace.targets.digests(symbol)
     return all(
-        stored_target.get(month) == value
-        for month, value in target_digests(workspace, symbol, start, end).items()
+        stored_target.get(month) == value for month, value in target_digests(workspace, symbol, start, end).items()
     )
 
 

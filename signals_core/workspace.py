@@ -156,9 +156,7 @@ class Workspace:
 
     def bars(self, symbol: str) -> pd.DataFrame:
         """Adjusted bars of `symbol` from the partitions' start to the last session."""
-        return self.market.load_bars(
-            symbol, self.settings.partitions.start, self.last_session + timedelta(days=1)
-        )
+        return self.market.load_bars(symbol, self.settings.partitions.start, self.last_session + timedelta(days=1))
 
     def panel(self, scope: Scope, start: date, end: date) -> Panel:
         """The stored features and target of the scope's tickers, start <= date < end.
@@ -187,9 +185,7 @@ class Workspace:
                 features[ticker], targets[ticker] = matrix, target.reindex(matrix.index)
         if not features:
             raise MissingPrerequisite(f"{scope}: no ticker has rows in {start}..{end}")
-        return Panel(
-            pd.concat(features, names=["symbol", "date"]), pd.concat(targets, names=["symbol", "date"])
-        )
+        return Panel(pd.concat(features, names=["symbol", "date"]), pd.concat(targets, names=["symbol", "date"]))
 
     def _first_usable(self, ticker: str) -> pd.Timestamp:
         index = self.bars(ticker).index

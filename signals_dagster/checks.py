@@ -29,12 +29,14 @@ def bars_schema(workspace: WorkspaceResource) -> dg.AssetCheckResult:
             validate_bars(stored, ticker)
         except DataError as error:
             problems.append({"symbol": ticker, "problem": str(error)})
-    return dg.AssetCheckResult(
-        passed=not problems, metadata={"bars_checked": rows, "problems": table(problems)}
-    )
+    return dg.AssetCheckResult(passed=not problems, metadata={"bars_checked": rows, "problems": table(problems)})
 
 
-@dg.asset_check(asset=feature_matrix, blocking=True, description="The matrix has the catalogue's columns, all finite or missing.")
+@dg.asset_check(
+    asset=feature_matrix,
+    blocking=True,
+    description="The matrix has the catalogue's columns, all finite or missing.",
+)
 def feature_matrix_schema(workspace: WorkspaceResource) -> dg.AssetCheckResult:
     """Blocks training on a matrix that the catalogue does not describe."""
     opened, problems, rows = workspace.open(), [], 0
@@ -49,9 +51,7 @@ def feature_matrix_schema(workspace: WorkspaceResource) -> dg.AssetCheckResult:
             problems.append({"symbol": ticker, "problem": "columns differ from the catalogue"})
         if np.isinf(matrix.to_numpy()).any():
             problems.append({"symbol": ticker, "problem": "infinite values"})
-    return dg.AssetCheckResult(
-        passed=not problems, metadata={"rows_checked": rows, "problems": table(problems)}
-    )
+    return dg.AssetCheckResult(passed=not problems, metadata={"rows_checked": rows, "problems": table(problems)})
 
 
 @dg.asset_check(
@@ -92,12 +92,24 @@ def promotion_gate(workspace: WorkspaceResource) -> dg.AssetCheckResult:
         active = opened.registry.get_active(scope)
         if active is None:
             passed = False
-            rows.append({"scope": scope, "in_service": "none", "floor": False, "decision": _last_decision(opened, scope)})
+            rows.append(
+                {
+                    "scope": scope,
+                    "in_service": "none",
+                    "floor": False,
+                    "decision": _last_decision(opened, scope),
+                }
+            )
             continue
         decision = judge(opened, active, None)
         passed &= decision.passes_floor
         rows.append(
-            {"scope": scope, "in_service": active.version_id, "floor": decision.passes_floor, "decision": active.decision}
+            {
+                "scope": scope,
+                "in_service": active.version_id,
+                "floor": decision.passes_floor,
+                "decision": active.decision,
+            }
         )
     return dg.AssetCheckResult(passed=passed, metadata={"scopes": table(rows)})
 

@@ -10,7 +10,14 @@ from signals_dagster.assets.signals import signals
 from signals_dagster.assets.target import target
 from signals_dagster.assets.validation import validation_windows
 from signals_dagster.checks import CHECKS
-from signals_dagster.jobs import JOBS
+from signals_dagster.jobs import (
+    daily_signals_job,
+    features_job,
+    model_job,
+    session_job,
+    weekly_retrain_job,
+    windows_job,
+)
 from signals_dagster.resources import WorkspaceResource
 from signals_dagster.schedules import SCHEDULES
 from signals_dagster.sensors import SENSORS
@@ -28,7 +35,7 @@ defs = dg.Definitions(
         signals,
     ],
     asset_checks=CHECKS,
-    jobs=JOBS,
+    jobs=[features_job, windows_job, model_job, session_job, weekly_retrain_job, daily_signals_job],
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources={"workspace": WorkspaceResource()},

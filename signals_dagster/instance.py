@@ -7,6 +7,7 @@ import dagster as dg
 import yaml
 
 from signals_core.files import write_bytes_atomic
+from signals_core.settings import LoadedSettings
 from signals_core.workspace import Workspace
 
 
@@ -26,3 +27,22 @@ def prepare_home(workspace: Workspace) -> Path:
 def open_instance(workspace: Workspace) -> dg.DagsterInstance:
     """The project's persistent instance."""
     return dg.DagsterInstance.from_config(str(prepare_home(workspace)))
+
+
+def serve(loaded: LoadedSettings, port: int) -> None:
+    """Run Dagster's webserver and daemon on 127.0.0.1 until interrupted; the entry point of `signals ui`."""
+    import subprocess
+    import sys
+
+    with Workspace(loaded) as workspace:
+        prepare_home(workspace)
+    os.environ["SIGNALS_HOME"] = str(loaded.root)
+    command = [
+        *(sys.executable, "-m", "dagster", "dev"),
+        *("--workspace", str(loaded.root / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    process = subprocess.Popen(command, cwd=loaded.root)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()

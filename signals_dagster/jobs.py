@@ -47,26 +47,38 @@ def _run_layer(context: dg.OpExecutionContext, workspace: WorkspaceResource, lay
     context.log.info(f"{done.title}: {done.outcome}")
 
 
-@dg.op(description="Fetch new bars and bring features and target up to date.")
-def bring_features_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+@dg.op(out=dg.Out(dg.Nothing), description="Fetch new bars and bring features and target up to date.")
+def bring_features_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
     """The layer `features`."""
     _run_layer(context, workspace, "features")
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Compute the validation windows that are new or stale.")
-def compute_new_windows(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+@dg.op(
+    ins={"after": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    description="Compute the validation windows that are new or stale.",
+)
+def compute_new_windows(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
     """The layer `windows`."""
     _run_layer(context, workspace, "windows")
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Train, calibrate, register and judge this Sunday's models.")
-def train_and_judge(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+@dg.op(
+    ins={"after": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    description="Train, calibrate, register and judge this Sunday's models.",
+)
+def train_and_judge(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
     """The layer `model`."""
     _run_layer(context, workspace, "model")
 
 
-@dg.op(ins={"after": dg.In(dg.Nothing)}, description="Drift report and signals of the last session.")
-def report_last_session(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> dg.Nothing:
+@dg.op(
+    ins={"after": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    description="Drift report and signals of the last session.",
+)
+def report_last_session(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
     """The layer `session`."""
     _run_layer(context, workspace, "session")
 
@@ -87,6 +99,3 @@ def weekly_retrain_job() -> None:
 def daily_signals_job() -> None:
     """What happens after the close of every session."""
     report_last_session(bring_features_up_to_date())
-
-
-JOBS = [features_job, windows_job, model_job, session_job, weekly_retrain_job, daily_signals_job]

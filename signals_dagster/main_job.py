@@ -55,9 +55,7 @@ class _Layer:
     """Those of them whose artifacts are missing or made from other inputs."""
 
 
-def run_layer(
-    name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str
-) -> LayerRun:
+def run_layer(name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str) -> LayerRun:
     """Bring one layer (a key of `LAYERS`) up to date.
 
     Raises:
@@ -99,9 +97,7 @@ def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
             lock.release()
 
 
-def _run(
-    instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str
-) -> str:
+def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str) -> str:
     """One run of the rectangle around the wanted partitions; steps skip what is up to date inside it."""
     from signals_dagster.definitions import defs
 
@@ -187,9 +183,7 @@ def _windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
 
 
 def _stale_windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
-    return [
-        (scope, key) for scope in workspace.settings.ml.scopes for key in stale_windows(workspace, scope)
-    ]
+    return [(scope, key) for scope in workspace.settings.ml.scopes for key in stale_windows(workspace, scope)]
 
 
 def _models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
@@ -207,11 +201,7 @@ def _stale_models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
 def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
     """Scopes with a model in service; one that the gate refused has no signals and no drift to report."""
     day = (steps.data_span(workspace)[1] - timedelta(days=1)).isoformat()
-    return [
-        (scope, day)
-        for scope in workspace.settings.ml.scopes
-        if workspace.registry.get_active(scope) is not None
-    ]
+    return [(scope, day) for scope in workspace.settings.ml.scopes if workspace.registry.get_active(scope) is not None]
 
 
 def _stale_session(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:

@@ -48,7 +48,12 @@ def build_partitions(settings: Settings) -> Partitions:
     dates, windows, weeks, days = (
         make(settings) for make in (_grain_partitions, _window_partitions, _week_partitions, _day_partitions)
     )
-    _check_limit("features", tickers, dates, "universe.tickers or a later partitions.start, or a coarser partitions.date_grain")
+    _check_limit(
+        "features",
+        tickers,
+        dates,
+        "universe.tickers or a later partitions.start, or a coarser partitions.date_grain",
+    )
     _check_limit("drift_report", scopes, days, "ml.scopes or a later partitions.start")
     train_windows = settings.validation.train_months // settings.validation.step_months
     test_windows = settings.validation.test_months // settings.validation.step_months
@@ -111,13 +116,9 @@ def symbol_span(context: dg.AssetExecutionContext, partitions: dg.MultiPartition
     )
 
 
-def date_span(
-    partitions: dg.MultiPartitionsDefinition, key: dg.MultiPartitionKey
-) -> tuple[date, date]:
+def date_span(partitions: dg.MultiPartitionsDefinition, key: dg.MultiPartitionKey) -> tuple[date, date]:
     """The half-open span of dates of a key."""
-    definition = cast(
-        dg.TimeWindowPartitionsDefinition, partitions.get_partitions_def_for_dimension("date")
-    )
+    definition = cast(dg.TimeWindowPartitionsDefinition, partitions.get_partitions_def_for_dimension("date"))
     window = definition.time_window_for_partition_key(key.keys_by_dimension["date"])
     return window.start.date(), window.end.date()
 

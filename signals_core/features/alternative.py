@@ -42,8 +42,7 @@ FEATURES = (
 class AlternativeFeatureCalculator:
     """Insider trades and short interest."""
 
-    category = "alternative"
-    needs = ("bars", "fundamentals", "insider_transactions", "short_interest")
+    needs: tuple[Need, ...] = ("bars", "fundamentals", "insider_transactions", "short_interest")
 
     def __init__(self, calendar: str = "XNYS") -> None:
         self._calendar = calendar
@@ -81,9 +80,7 @@ class AlternativeFeatureCalculator:
             market_value = shares * unadjusted_close(inputs.bars).to_numpy()
             frame["insider_net_value_90d_to_mcap"] = sums["value"] / market_value
 
-    def _short_interest(
-        self, frame: pd.DataFrame, reports: pd.DataFrame, closes: pd.DatetimeIndex
-    ) -> None:
+    def _short_interest(self, frame: pd.DataFrame, reports: pd.DataFrame, closes: pd.DatetimeIndex) -> None:
         ordered = reports.sort_values(["settlement_date", "available_at"])
         previous = ordered["shares_short"].shift(1)
         known = as_of_join(

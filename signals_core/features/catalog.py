@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from signals_core.features.inputs import FeatureInputs
 
 Category = Literal["technical", "fundamental", "cross_asset", "alternative", "temporal"]
 CATEGORIES: tuple[Category, ...] = ("technical", "fundamental", "cross_asset", "alternative", "temporal")
 
-Need = Literal[
-    "bars", "spy_bars", "sector_bars", "vix_bars", "fundamentals", "insider_transactions", "short_interest"
-]
+Need = Literal["bars", "spy_bars", "sector_bars", "vix_bars", "fundamentals", "insider_transactions", "short_interest"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,17 @@ class Feature:
     """The same for every symbol on a date: such a column can act as a date's identifier."""
     calendar: bool = False
     """Derived from the date alone; its distribution always differs between a month and a year."""
+
+
+class Calculator(Protocol):
+    """Computes the features of one category."""
+
+    needs: tuple[Need, ...]
+    """The inputs it reads; only they make its months stale."""
+
+    def calculate(self, inputs: "FeatureInputs") -> "pd.DataFrame":
+        """One row a bar, one column a feature."""
+        ...
 
 
 @cache

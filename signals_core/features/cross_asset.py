@@ -12,9 +12,7 @@ from signals_core.features.inputs import FeatureInputs
 _WINDOW = 20
 
 
-def _feature(
-    name: str, formula: str, unit: str, warm_up: int, need: Need, market_wide: bool = False
-) -> Feature:
+def _feature(name: str, formula: str, unit: str, warm_up: int, need: Need, market_wide: bool = False) -> Feature:
     return Feature(name, "cross_asset", formula, unit, warm_up, ("bars", need), market_wide)
 
 
@@ -22,7 +20,11 @@ FEATURES = (
     _feature("corr_spy_60", "correlation of 60 daily returns with the market's", "-1..1", 60, "spy_bars"),
     _feature("relative_strength_spy_20", "gross return of 20 sessions / the market's", "ratio", 20, "spy_bars"),
     _feature(
-        "relative_strength_sector_20", "gross return of 20 sessions / the sector's", "ratio", 20, "sector_bars"
+        "relative_strength_sector_20",
+        "gross return of 20 sessions / the sector's",
+        "ratio",
+        20,
+        "sector_bars",
     ),
     _feature("excess_return_spy_20", "return of 20 sessions - the market's", "return", 20, "spy_bars"),
     _feature("excess_return_sector_20", "return of 20 sessions - the sector's", "return", 20, "sector_bars"),
@@ -34,8 +36,7 @@ FEATURES = (
 class CrossAssetFeatureCalculator:
     """Correlation, relative strength and the volatility index."""
 
-    category = "cross_asset"
-    needs = ("bars", "spy_bars", "sector_bars", "vix_bars")
+    needs: tuple[Need, ...] = ("bars", "spy_bars", "sector_bars", "vix_bars")
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN where an instrument is missing."""

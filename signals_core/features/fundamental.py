@@ -7,7 +7,7 @@ before, each in the version known at the time.
 import numpy as np
 import pandas as pd
 
-from signals_core.features.catalog import Feature
+from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs, unadjusted_close
 from signals_core.features.point_in_time import as_of_join, session_closes
 
@@ -25,7 +25,11 @@ FEATURES = (
     _feature("pe_ratio", "market value / net income of four quarters; missing unless positive", "ratio"),
     _feature("pb_ratio", "market value / equity; missing unless positive", "ratio"),
     _feature("ps_ratio", "market value / revenue of four quarters", "ratio"),
-    _feature("ev_to_ebitda", "(market value + debt - cash) / ebitda of four quarters; missing unless positive", "ratio"),
+    _feature(
+        "ev_to_ebitda",
+        "(market value + debt - cash) / ebitda of four quarters; missing unless positive",
+        "ratio",
+    ),
     _feature("earnings_yield", "net income of four quarters / market value", "ratio"),
     _feature("book_to_price", "equity / market value", "ratio"),
     _feature("sales_to_price", "revenue of four quarters / market value", "ratio"),
@@ -43,8 +47,7 @@ FEATURES = (
 class FundamentalFeatureCalculator:
     """Valuation, quality and growth from filings."""
 
-    category = "fundamental"
-    needs = ("bars", "fundamentals")
+    needs: tuple[Need, ...] = ("bars", "fundamentals")
 
     def __init__(self, calendar: str = "XNYS") -> None:
         self._calendar = calendar

@@ -48,7 +48,5 @@ def find_leaks(
         knowable = store.compute_features(symbol, **frames).loc[session]
         actual = stored.loc[session].astype("float64")
         same = np.isclose(actual, knowable[actual.index], rtol=_TOLERANCE, atol=1e-6, equal_nan=True)
-        leaks += [
-            Leak(str(name), session, float(actual[name]), float(knowable[name])) for name in actual.index[~same]
-        ]
+        leaks += [Leak(str(name), session, float(actual[name]), float(knowable[name])) for name in actual.index[~same]]
     return leaks

@@ -41,9 +41,7 @@ def as_of_join(closes: pd.DatetimeIndex, facts: pd.DataFrame) -> pd.DataFrame:
     return values.iloc[np.where(known, position, 0)].reset_index(drop=True).where(known[:, None])
 
 
-def trailing_sum(
-    closes: pd.DatetimeIndex, available_at: pd.Series, amounts: pd.Series, days: int
-) -> np.ndarray:
+def trailing_sum(closes: pd.DatetimeIndex, available_at: pd.Series, amounts: pd.Series, days: int) -> np.ndarray:
     """The sum of `amounts` that became available in the `days` calendar days up to each close (m,).
 
     NaN before the first fact: nothing is known then, which differs from zero.

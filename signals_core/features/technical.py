@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from signals_core.features.catalog import Feature
+from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs
 
 SESSIONS_PER_YEAR = 252
@@ -43,7 +43,10 @@ FEATURES = (
     _feature("hist_vol_20", "standard deviation of 20 log returns * sqrt(252)", "annualised", 20),
     _feature("hist_vol_60", "standard deviation of 60 log returns * sqrt(252)", "annualised", 60),
     _feature(
-        "parkinson_vol_20", "sqrt(mean ln(high/low)^2 / (4 ln 2)) * sqrt(252), Parkinson 1980", "annualised", 19
+        "parkinson_vol_20",
+        "sqrt(mean ln(high/low)^2 / (4 ln 2)) * sqrt(252), Parkinson 1980",
+        "annualised",
+        19,
     ),
     _feature("vol_ratio_20_60", "hist_vol_20 / hist_vol_60", "ratio", 60),
     _feature("obv_slope_20", "least-squares slope of OBV over 20 / SMA(volume, 20) (TA-Lib)", "ratio", 19),
@@ -61,8 +64,7 @@ FEATURES = (
 class TechnicalFeatureCalculator:
     """Momentum, trend, volatility, volume and patterns."""
 
-    category = "technical"
-    needs = ("bars",)
+    needs: tuple[Need, ...] = ("bars",)
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN in each feature's warm-up."""

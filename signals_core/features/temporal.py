@@ -3,7 +3,7 @@
 import pandas as pd
 
 from signals_core.calendar import is_month_end
-from signals_core.features.catalog import Feature
+from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs
 
 
@@ -23,8 +23,7 @@ FEATURES = (
 class TemporalFeatureCalculator:
     """The calendar position of each session."""
 
-    category = "temporal"
-    needs = ("bars",)
+    needs: tuple[Need, ...] = ("bars",)
 
     def __init__(self, calendar: str = "XNYS") -> None:
         self._calendar = calendar

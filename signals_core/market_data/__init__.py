@@ -1,0 +1,1 @@
+"""Bars and facts with the moment each became knowable."""

@@ -30,14 +30,10 @@ def ingest_bars(
 ) -> list[IngestedSymbol]:
     """Fetch, screen and store the bars of each symbol. Repeating it changes nothing."""
     sessions = to_sessions(exchange_calendar(calendar).sessions)
-    return [
-        _ingest(store, provider, symbol, sessions) for symbol in track("ingest", symbols, len(symbols))
-    ]
+    return [_ingest(store, provider, symbol, sessions) for symbol in track("ingest", symbols, len(symbols))]
 
 
-def _ingest(
-    store: MarketStore, provider: BarProvider, symbol: str, sessions: pd.DatetimeIndex
-) -> IngestedSymbol:
+def _ingest(store: MarketStore, provider: BarProvider, symbol: str, sessions: pd.DatetimeIndex) -> IngestedSymbol:
     raw = provider.fetch_bars(symbol)
     if raw is None:
         return IngestedSymbol(symbol, 0, 0, 0, f"{provider.name} has no bars of {symbol}")

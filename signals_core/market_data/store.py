@@ -139,9 +139,7 @@ class MarketStore:
         ]
         rejected = [
             {"symbol": symbol, "row": int(row), "date": str(item["date"])[:40], "reason": item["reason"]}
-            for row, item in zip(
-                screened.rejected.index, screened.rejected.to_dict("records"), strict=True
-            )
+            for row, item in zip(screened.rejected.index, screened.rejected.to_dict("records"), strict=True)
         ]
         values = [column.name for column in bars_table.columns if not column.primary_key]
         with self._write() as connection:
@@ -189,9 +187,7 @@ class MarketStore:
         """Rows of the source that were refused at the last load: columns row, date, reason."""
         columns = rejected_bars_table.c
         query = (
-            sa.select(columns.row, columns.date, columns.reason)
-            .where(columns.symbol == symbol)
-            .order_by(columns.row)
+            sa.select(columns.row, columns.date, columns.reason).where(columns.symbol == symbol).order_by(columns.row)
         )
         with self._read() as connection:
             return pd.DataFrame(connection.execute(query).all(), columns=["row", "date", "reason"])
@@ -259,9 +255,7 @@ class MarketStore:
 
     def _down(self, error: OperationalError) -> ServiceDown:
         shown = self.url.render_as_string(hide_password=True)
-        return ServiceDown(
-            f"market store {shown}: {str(error.orig).strip()}; start it or set stores.market_url"
-        )
+        return ServiceDown(f"market store {shown}: {str(error.orig).strip()}; start it or set stores.market_url")
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:
@@ -288,9 +282,7 @@ def _insert(connection: sa.Connection, table: sa.Table) -> Any:
     return insert_postgresql(table)
 
 
-def _upsert(
-    connection: sa.Connection, table: sa.Table, records: list[dict[str, Any]], values: list[str]
-) -> int:
+def _upsert(connection: sa.Connection, table: sa.Table, records: list[dict[str, Any]], values: list[str]) -> int:
     if not records:
         return 0
     insert = _insert(connection, table)

@@ -1,0 +1,1 @@
+"""Target, validation, training, calibration, registry and monitoring of models."""

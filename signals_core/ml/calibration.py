@@ -104,9 +104,7 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def _platt_loss(
-    parameters: np.ndarray, logits: np.ndarray, wanted: np.ndarray
-) -> tuple[float, np.ndarray]:
+def _platt_loss(parameters: np.ndarray, logits: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
     slope, intercept = parameters
     score = slope * logits + intercept
     loss = np.logaddexp(0, score) - wanted * score

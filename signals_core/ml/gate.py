@@ -20,9 +20,7 @@ class Decision:
     evidence: dict[str, Any]
 
 
-def decide(
-    losses: pd.DataFrame, champion_loss: pd.Series | None, horizon: int, settings: GateSettings
-) -> Decision:
+def decide(losses: pd.DataFrame, champion_loss: pd.Series | None, horizon: int, settings: GateSettings) -> Decision:
     """Judge a challenger.
 
     The floor: its calibrated log-loss is not significantly worse than the class prior's. The first model of

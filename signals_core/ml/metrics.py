@@ -64,9 +64,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == labels).mean()) if len(labels) else np.nan
 
 
-def signal_returns(
-    probabilities: pd.DataFrame, trade_return: pd.Series, horizon: int, cost_bps: float
-) -> pd.Series:
+def signal_returns(probabilities: pd.DataFrame, trade_return: pd.Series, horizon: int, cost_bps: float) -> pd.Series:
     """Daily net returns of following the signal with overlapping tranches.
 
     At the close of t each symbol gets a view p_up - p_down; at the next open 1/horizon of the book follows

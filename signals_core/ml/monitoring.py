@@ -349,6 +349,6 @@ def _publish(workspace: "Workspace", event: dict[str, Any]) -> None:
     fields = {name: json.dumps(value) for name, value in event.items()}
     limit = workspace.settings.monitoring.events_max_length
     try:
-        workspace.redis.xadd(STREAM, fields, maxlen=limit, approximate=True)  # type: ignore[arg-type]
+        workspace.redis.xadd(STREAM, fields, maxlen=limit, approximate=True)
     except RedisError as error:
         raise ServiceDown(f"Redis does not take events ({error}): start it or check stores.redis_url") from error

@@ -155,7 +155,7 @@ class ModelRegistry:
         reason: str = "asked for by a person",
         by: str = "library",
         evidence: dict[str, Any] | None = None,
-        expected_active: str | None | Literal["any"] = "any",
+        expected_active: str | Literal["any"] | None = "any",
     ) -> Version:
         """Put a version into service for its scope; exactly one is, before and after.
 
@@ -297,7 +297,7 @@ class ModelRegistry:
         """Make Redis the fold of the journal, in one transaction."""
         versions, active = fold(events)
         known = self._redis.smembers(_VERSIONS)
-        scopes = {key for key in self._redis.scan_iter(f"{_ACTIVE}:*")}
+        scopes = set(self._redis.scan_iter(f"{_ACTIVE}:*"))
         transaction = self._redis.pipeline(transaction=True)
         for stale in (*(f"{_VERSIONS}:{name}" for name in known), *scopes, _VERSIONS):
             transaction.delete(stale)

@@ -47,9 +47,7 @@ def as_of_sunday(moment: datetime) -> date:
     return (moment - timedelta(days=(moment.weekday() + 1) % 7)).date()
 
 
-def train_model(
-    workspace: Workspace, scope: Scope, as_of: date, cause: str, by: str = "library"
-) -> TrainedModel:
+def train_model(workspace: Workspace, scope: Scope, as_of: date, cause: str, by: str = "library") -> TrainedModel:
     """Bring the model of `scope` as of a date up to date, and promote it if it passes the gate.
 
     It uses bars of sessions before `as_of` only: the last `ml.train_months` of labelled rows to train on,
@@ -84,8 +82,7 @@ def _gather(workspace: Workspace, scope: Scope, as_of: date) -> tuple[Panel, lis
     keys = workspace.windows.keys(scope, before=as_of)
     if not keys:
         raise MissingPrerequisite(
-            f"{scope}: no validation window ended by {as_of}; materialise validation_windows first "
-            "(signals validate)"
+            f"{scope}: no validation window ended by {as_of}; materialise validation_windows first (signals validate)"
         )
     inputs = digest(
         scope,
@@ -147,9 +144,7 @@ def _train(
         "class_shares": class_shares(panel.target["label"]).tolist(),
         "params": tuned.params,
         "rounds": tuned.rounds,
-        "settings": {
-            name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")
-        },
+        "settings": {name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")},
         "inputs": inputs,
         "digest": content,
         "code": source_digest(*_CODE),
@@ -201,8 +196,7 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
     losses = row_losses(out_of_fold)
     if losses.empty:
         raise MissingPrerequisite(
-            "no window has enough earlier out-of-fold rows to be calibrated: add history, or lower "
-            "calibration.min_rows"
+            "no window has enough earlier out-of-fold rows to be calibrated: add history, or lower calibration.min_rows"
         )
     rows = out_of_fold.loc[losses.index]
     labels = labels_of(rows["label"])
@@ -273,9 +267,7 @@ def _live_losses(workspace: Workspace, scope: Scope, model: Model, rows: pd.Data
     return pd.Series(losses, index=features.index)
 
 
-def _pictures(
-    workspace: Workspace, version: Version
-) -> tuple[list[metrics.ReliabilityBin], dict[str, float]]:
+def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.ReliabilityBin], dict[str, float]]:
     folder = workspace.models / version.model_path
     rows = read_frame(folder, "out_of_fold").dropna(subset=CALIBRATED_COLUMNS)
     bins = metrics.reliability(
@@ -287,8 +279,9 @@ def _pictures(
     model = load_bundle(folder)
     assert model.pipeline.booster is not None
     gains = model.pipeline.booster.get_score(importance_type="total_gain")
-    whole = sum(gains.values()) or 1.0
-    shares = {name: float(gain) / whole for name, gain in gains.items()}  # type: ignore[arg-type]
+    total = {name: float(np.sum(gain)) for name, gain in gains.items()}
+    whole = sum(total.values()) or 1.0
+    shares = {name: gain / whole for name, gain in total.items()}
     return bins, dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 

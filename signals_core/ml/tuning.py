@@ -24,9 +24,7 @@ class Tuned:
     trials: int
 
 
-def tune(
-    features: pd.DataFrame, target: pd.DataFrame, ml: MLSettings, tuning: TuningSettings
-) -> Tuned:
+def tune(features: pd.DataFrame, target: pd.DataFrame, ml: MLSettings, tuning: TuningSettings) -> Tuned:
     """Search hyperparameters using only the rows given, which are one training period.
 
     The latest `validation_fraction` of the dates scores the trials; rows whose label reaches into it are

@@ -119,9 +119,7 @@ class WalkForwardValidator:
         first, last = dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date()
         windows = list(calendar_windows(first, last, train_months, test_months, step_months))
         if not windows:
-            raise MissingPrerequisite(
-                f"{first}..{last} holds no window of {train_months} + {test_months} months"
-            )
+            raise MissingPrerequisite(f"{first}..{last} holds no window of {train_months} + {test_months} months")
         return [self.run_window(window, features, frame) for window in windows]
 
     def run_window(self, window: Window, features: pd.DataFrame, target: pd.DataFrame) -> WindowResult:
@@ -139,8 +137,7 @@ class WalkForwardValidator:
         try:
             if len(train_x) < self.ml.min_training_samples:
                 raise MissingPrerequisite(
-                    f"{len(train_x)} training rows, ml.min_training_samples asks for "
-                    f"{self.ml.min_training_samples}"
+                    f"{len(train_x)} training rows, ml.min_training_samples asks for {self.ml.min_training_samples}"
                 )
             tuned = tune(train_x, train_y, self.ml, self.tuning)
             pipeline.train(train_x, train_y["label"], tuned.params, tuned.rounds)
@@ -151,9 +148,7 @@ class WalkForwardValidator:
         labels = labels_of(test_y["label"])
         loss = metrics.log_loss_rows(predicted, labels)
         prior_loss = metrics.log_loss_rows(pipeline.prior, labels)
-        gain = metrics.newey_west_mean(
-            pd.Series(prior_loss - loss, index=test_y.index), self.ml.prediction_horizon
-        )
+        gain = metrics.newey_west_mean(pd.Series(prior_loss - loss, index=test_y.index), self.ml.prediction_horizon)
         probabilities = pd.DataFrame(predicted, index=test_y.index, columns=PROBABILITY_COLUMNS)
         followed = metrics.signal_returns(
             probabilities, test_y["trade_return"], self.ml.prediction_horizon, self.validation.cost_bps
@@ -182,9 +177,7 @@ class WalkForwardValidator:
         )
 
 
-def calendar_windows(
-    first: date, end: date, train_months: int, test_months: int, step_months: int
-) -> Iterator[Window]:
+def calendar_windows(first: date, end: date, train_months: int, test_months: int, step_months: int) -> Iterator[Window]:
     """Windows whose training begins at the first month's start or later and whose test ends by `end`."""
     month = pd.Period(first, freq="M")
     while True:

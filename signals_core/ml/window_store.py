@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -71,6 +70,4 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         return json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(
-            f"validation window {path} is absent or damaged ({error}): materialise it (again)"
-        ) from error
+        raise DataError(f"validation window {path} is absent or damaged ({error}): materialise it (again)") from error

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from datetime import date
 
 from signals_core.errors import MissingPrerequisite
-from signals_core.ml.validation import WalkForwardValidator, Window, WindowResult, calendar_windows, window_rows
+from signals_core.ml.validation import (
+    WalkForwardValidator,
+    Window,
+    WindowResult,
+    calendar_windows,
+    window_rows,
+)
 from signals_core.progress import track
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import LoadedSettings, Scope, Settings
 from signals_core.workspace import Panel, Workspace
 
-_CODE = ("signals_core.ml.validation", "signals_core.ml.pipeline", "signals_core.ml.tuning", "signals_core.ml.metrics")
+_CODE = (
+    "signals_core.ml.validation",
+    "signals_core.ml.pipeline",
+    "signals_core.ml.tuning",
+    "signals_core.ml.metrics",
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,7 @@ def all_windows(settings: Settings, end: date) -> list[Window]:
     """Every window since the partitions' start whose test has ended by `end`, in time order."""
     chosen = settings.validation
     return list(
-        calendar_windows(
-            settings.partitions.start, end, chosen.train_months, chosen.test_months, chosen.step_months
-        )
+        calendar_windows(settings.partitions.start, end, chosen.train_months, chosen.test_months, chosen.step_months)
     )
 
 
@@ -121,9 +130,7 @@ def _panel(workspace: Workspace, scope: Scope) -> Panel:
     return workspace.panel(scope, workspace.settings.partitions.start, _end(workspace))
 
 
-def _compute(
-    loaded: LoadedSettings, stale: Sequence[tuple[Scope, str, str]]
-) -> Iterator[WindowOutcome]:
+def _compute(loaded: LoadedSettings, stale: Sequence[tuple[Scope, str, str]]) -> Iterator[WindowOutcome]:
     workers = min(loaded.settings.compute.workers, len(stale))
     if workers <= 1:
         _open_worker(loaded)

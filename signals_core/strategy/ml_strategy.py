@@ -162,9 +162,7 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
         directions.append(direction)
         strengths.append(strength)
         reasons.append(reason)
-    frame = frame.assign(
-        direction=directions, strength=strengths, model_version=model.version_id, reason=reasons
-    )
+    frame = frame.assign(direction=directions, strength=strengths, model_version=model.version_id, reason=reasons)
     signals = SessionSignals(scope, day, frame, computed=True)
     store.save(signals, inputs)
     return signals
@@ -175,9 +173,7 @@ def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
     return SignalStore(workspace.data / "signals").inputs(scope, day) == _gather(workspace, scope, day)[3]
 
 
-def _gather(
-    workspace: "Workspace", scope: Scope, day: date
-) -> tuple["Model", list[str], pd.DataFrame, str]:
+def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", list[str], pd.DataFrame, str]:
     """The model in service, the tickers it serves, their rows of the session, and the digest of it all."""
     ml = workspace.settings.ml
     model = workspace.registry.load_active(scope)

@@ -74,9 +74,7 @@ def _with_bars(workspace: WorkspaceResource, span: SymbolSpan) -> list[str]:
     return [symbol for symbol in span.symbols if symbol in covered]
 
 
-def _described(
-    context: dg.AssetExecutionContext, span: SymbolSpan, built: list[BuiltFeatures]
-) -> dg.MaterializeResult:
+def _described(context: dg.AssetExecutionContext, span: SymbolSpan, built: list[BuiltFeatures]) -> dg.MaterializeResult:
     frames = {item.symbol: item.frame for item in built}
     by_key = {}
     for key in span.keys:

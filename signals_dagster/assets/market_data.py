@@ -28,11 +28,21 @@ def reference_bars(context: dg.AssetExecutionContext, workspace: WorkspaceResour
     for problem in missing:
         context.log.warning(problem)
     rows = [
-        {"symbol": i.symbol, "bars": i.rows, "changed": i.changed, "rejected": i.rejected, "problem": i.problem}
+        {
+            "symbol": i.symbol,
+            "bars": i.rows,
+            "changed": i.changed,
+            "rejected": i.rejected,
+            "problem": i.problem,
+        }
         for i in loaded
     ]
     return dg.MaterializeResult(
-        metadata={"dagster/row_count": sum(i.rows for i in loaded), "missing": len(missing), "loaded": table(rows)}
+        metadata={
+            "dagster/row_count": sum(i.rows for i in loaded),
+            "missing": len(missing),
+            "loaded": table(rows),
+        }
     )
 
 

@@ -65,7 +65,8 @@ def _described(trained: TrainedModel) -> dict[str, object]:
         "dagster/row_count": figures["train_rows"],
         "reliability": table([vars(b) for b in trained.reliability]),
         "reliability_diagram": picture(
-            plots.reliability_diagram(trained.reliability, f"Reliability out of sample, {title}"), "reliability"
+            plots.reliability_diagram(trained.reliability, f"Reliability out of sample, {title}"),
+            "reliability",
         ),
         "feature_importance": picture(
             plots.importance_bars(trained.importance, f"Feature importance, {title}"), "importance"
