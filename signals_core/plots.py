@@ -54,7 +54,7 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> bytes:
 
 def window_metrics(windows: Sequence[WindowResult], title: str) -> bytes:
     """Log-loss gain over the class prior per window with 95 % intervals, and accuracy."""
-    figure, (top, bottom) = _figure(2, 1, 10.5, 5.2)
+    figure, (top, bottom) = _figure(2, 1, 10.5, 5.2, share_x=True)
     starts = np.array([w.start for w in windows], dtype="datetime64[D]")
     gain = np.array([w.gain for w in windows])
     error = 1.96 * np.array([w.gain_error for w in windows])
@@ -111,11 +111,11 @@ def importance_bars(importance: dict[str, float], title: str, most: int = 20) ->
     return _png(figure, title)
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+def _figure(rows: int, columns: int, width: float, height: float, share_x: bool = False) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x).ravel().tolist()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)

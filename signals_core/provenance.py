@@ -26,16 +26,16 @@ def digest(*parts: Any) -> str:
 
 def prefix_digests(frame: pd.DataFrame, lengths: Sequence[int], *parts: Any) -> list[str]:
     """The digest of the first n rows of `frame` (index and values), for each n of non-decreasing `lengths`."""
-    columns = [frame[name].to_numpy() for name in frame.columns]
-    index = frame.index.to_numpy()
-    hasher = hashlib.sha256(digest(list(frame.columns), *parts).encode())
+    arrays = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns)]
+    head = digest(list(frame.columns), [array.dtype.str for array in arrays], *parts)
+    # One hasher a column: a prefix has the same digest whatever the lengths asked for before it.
+    hashers = [hashlib.sha256() for _ in arrays]
     found, done = [], 0
     for length in lengths:
-        hasher.update(_as_bytes(index[done:length]))
-        for column in columns:
-            hasher.update(_as_bytes(column[done:length]))
+        for hasher, array in zip(hashers, arrays, strict=True):
+            hasher.update(_array_bytes(array[done:length]))
         done = max(done, length)
-        found.append(hasher.copy().hexdigest()[:_HEX_LENGTH])
+        found.append(digest(head, done, [hasher.hexdigest() for hasher in hashers]))
     return found
 
 
@@ -73,9 +73,13 @@ def _as_bytes(part: Any) -> bytes:
     if isinstance(part, pd.Series):
         return _as_bytes(part.to_frame("value"))
     if isinstance(part, np.ndarray):
-        if part.dtype == object or part.dtype.kind in "UTSa":
-            return json.dumps([str(value) for value in part]).encode()
-        return part.dtype.str.encode() + np.ascontiguousarray(part).tobytes()
+        return part.dtype.str.encode() + _array_bytes(part)
     if isinstance(part, BaseModel):
         return part.model_dump_json().encode()
     return json.dumps(part, sort_keys=True, default=str).encode()
+
+
+def _array_bytes(array: np.ndarray) -> bytes:
+    if array.dtype == object or array.dtype.kind in "UST":
+        return "".join(f"{value}\x1e" for value in array).encode()
+    return np.ascontiguousarray(array).tobytes()

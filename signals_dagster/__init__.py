@@ -5,4 +5,4 @@ import warnings
 import dagster as dg
 
 # Partition mappings of two dimensions are marked beta; the lock file pins the release they were tested on.
-warnings.filterwarnings("ignore", category=dg.BetaWarning, module=r"signals_dagster\..*")
+warnings.filterwarnings("ignore", category=dg.BetaWarning, module=r"(signals_dagster|dagster)\..*")

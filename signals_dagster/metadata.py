@@ -23,6 +23,11 @@ def materialized(
     return dg.MaterializeResult(metadata=dict(common or {}))
 
 
+def numbers_of(scope: str, values: Mapping[str, float | int]) -> dict[str, float | int]:
+    """Numbers under `<scope>/<name>`: Dagster plots one line a key, and scopes must not alternate on it."""
+    return {f"{scope}/{name}": value for name, value in values.items()}
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue:
     """Rows as a table; numbers are rounded for reading."""
     records = [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]

@@ -32,10 +32,10 @@ class TemporalFeatureCalculator:
         """One row a bar, one float64 column a feature of `FEATURES`; never missing."""
         index = pd.DatetimeIndex(inputs.bars.index)
         columns = {
-            "day_of_week": index.dayofweek + 1,
+            "day_of_week": index.day_of_week + 1,
             "month": index.month,
             "quarter": index.quarter,
-            "day_of_year": index.dayofyear,
+            "day_of_year": index.day_of_year,
             "is_month_end": is_month_end(self._calendar, index),
         }
         return pd.DataFrame(columns, index=inputs.bars.index).astype("float64")

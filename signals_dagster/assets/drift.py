@@ -10,7 +10,7 @@ from signals_core.ml.monitoring import DriftReport, drift_report
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.model import calibrated_model
-from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
@@ -47,13 +47,12 @@ def _described(report: DriftReport) -> dict[str, object]:
         "verdict": report.verdict,
         "model_version": report.model_version,
         "retrain": report.retrain,
-        "features_in_alarm": len(report.alarms),
-        "largest_psi": max(known, default=0.0),
+        **numbers_of(report.scope, {"features_in_alarm": len(report.alarms), "largest_psi": max(known, default=0.0)}),
         "dagster/row_count": report.rows,
         "matured_predictions": report.matured_predictions,
         "features": table([asdict(f) for f in report.features]),
         "psi_by_feature": picture(plots.drift_bars(report, f"Drift, {report.scope} {report.day}"), "PSI by feature"),
     }
     if report.rolling_accuracy is not None:
-        described["rolling_accuracy"] = report.rolling_accuracy
+        described |= numbers_of(report.scope, {"rolling_accuracy": report.rolling_accuracy})
     return described

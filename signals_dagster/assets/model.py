@@ -10,12 +10,15 @@ from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.target import target
 from signals_dagster.assets.validation import validation_windows
-from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
 CAUSE_TAG = "signals/cause"
 """Run tag: why a retrain was asked for (schedule, drift, staleness or a person)."""
+
+
+_PLOTTED = ("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "gain", "gain_error", "classwise_ece")
 
 
 class TrainingConfig(dg.Config):
@@ -59,9 +62,7 @@ def _described(trained: TrainedModel) -> dict[str, object]:
         "decision": version.decision,
         "in_service": version.active,
         "digest": version.digest,
-        **{name: figures[name] for name in ("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "classwise_ece")},
-        "gain_over_prior": figures["gain"],
-        "gain_standard_error": figures["gain_error"],
+        **numbers_of(version.scope, {name: figures[name] for name in _PLOTTED}),
         "dagster/row_count": figures["train_rows"],
         "reliability": table([vars(b) for b in trained.reliability]),
         "reliability_diagram": picture(

@@ -7,7 +7,7 @@ from signals_core.ml.windows import WindowOutcome, compute_windows
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.target import target
-from signals_dagster.metadata import OWNERS, materialized, picture, table
+from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
@@ -35,7 +35,8 @@ def validation_windows(context: dg.AssetExecutionContext, workspace: WorkspaceRe
     for outcome in outcomes:
         if outcome.refusal:
             context.log.warning(f"{outcome.scope}: {outcome.refusal}")
-    common = {"computed": sum(o.computed for o in outcomes), "windows": table([_row(o) for o in outcomes])}
+    computed = f"{sum(o.computed for o in outcomes)} of {len(outcomes)}"
+    common = {"computed": computed, "windows": table([_row(o) for o in outcomes])}
     for scope in dict.fromkeys(o.scope for o in outcomes):
         results = [o.result for o in outcomes if o.scope == scope and o.result is not None]
         if len(results) > 1:
@@ -48,7 +49,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
     result = outcome.result
     if result is None:
         return {"refused": outcome.refusal or ""}
-    return {
+    numbers = {
         "accuracy": result.accuracy,
         "log_loss": result.log_loss,
         "prior_log_loss": result.prior_log_loss,
@@ -57,9 +58,12 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
         "sharpe_ratio": result.sharpe_ratio,
         "train_rows": result.train_rows,
         "purged_rows": result.purged_rows,
+        "rounds": result.rounds,
+    }
+    return {
+        **numbers_of(outcome.scope, numbers),
         "dagster/row_count": result.test_rows,
         "test_end": result.end,
-        "rounds": result.rounds,
         "params": dg.MetadataValue.json(result.params),
     }
 

@@ -1,0 +1,210 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from signals_core.calendar import sessions_between
+from signals_core.ml import metrics
+from signals_core.ml.target import CLASSES, make_target
+from signals_core.settings import MLSettings
+
+DATES = sessions_between("XNYS", date(2021, 1, 1), date(2021, 2, 1)).rename("date")
+CERTAIN_UP, CERTAIN_DOWN, NO_VIEW = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+
+
+def one_symbol(values, dates=DATES, symbol="AAA"):
+    index = pd.MultiIndex.from_product([[symbol], dates], names=["symbol", "date"])
+    return pd.Series(np.asarray(values, dtype="float64"), index=index)
+
+
+def views_at(positions: dict[int, tuple[float, float, float]], dates=DATES) -> pd.DataFrame:
+    table = np.array([positions.get(i, NO_VIEW) for i in range(len(dates))])
+    index = one_symbol(np.zeros(len(dates)), dates).index
+    return pd.DataFrame(table, index=index, columns=["p_down", "p_flat", "p_up"])
+
+
+def test_log_loss_is_minus_the_log_of_the_probability_of_what_happened():
+    losses = metrics.log_loss_rows(np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]]), np.array([2, 1]))
+    assert losses == pytest.approx([0.6931471805599453, 1.6094379124341003])
+
+
+def test_log_loss_equals_scikit_learns_on_random_forecasts():
+    from sklearn.metrics import log_loss
+
+    random = np.random.default_rng(0)
+    forecasts, labels = random.dirichlet([1, 1, 1], 500), random.integers(0, 3, 500)
+    assert metrics.log_loss_rows(forecasts, labels).mean() == pytest.approx(log_loss(labels, forecasts), rel=1e-9)
+
+
+def test_one_forecast_serves_every_row():
+    losses = metrics.log_loss_rows(np.array([0.25, 0.25, 0.5]), np.array([0, 2, 1]))
+    assert losses == pytest.approx(-np.log([0.25, 0.5, 0.25]))
+
+
+def test_a_forecast_of_zero_for_what_happened_costs_a_finite_27_63_nats():
+    assert metrics.log_loss_rows(np.array([[0.0, 0.5, 0.5]]), np.array([0])) == pytest.approx([27.6310211])
+
+
+def test_newey_west_error_equals_the_double_sum_over_autocovariances():
+    random = np.random.default_rng(1)
+    daily = np.convolve(random.normal(size=64), np.ones(5), mode="valid")
+    index = pd.date_range("2021-01-01", periods=60, name="date")
+    estimate = metrics.newey_west_mean(pd.Series(daily, index=index), horizon=5)
+
+    mean, lags, total = daily.mean(), 9, 0.0
+    for i in range(60):
+        for j in range(60):
+            if abs(i - j) <= lags:
+                total += (1 - abs(i - j) / (lags + 1)) * (daily[i] - mean) * (daily[j] - mean)
+    assert estimate.standard_error == pytest.approx(np.sqrt(total) / 60, rel=1e-12)
+    assert (estimate.mean, estimate.dates) == (pytest.approx(mean), 60)
+
+
+def test_newey_west_error_equals_statsmodels_hac():
+    import statsmodels.api as sm
+
+    daily = np.convolve(np.random.default_rng(2).normal(size=304), np.ones(5), mode="valid")
+    index = pd.date_range("2021-01-01", periods=300, name="date")
+    fitted = sm.OLS(daily, np.ones(300)).fit(cov_type="HAC", cov_kwds={"maxlags": 9, "use_correction": False})
+    ours = metrics.newey_west_mean(pd.Series(daily, index=index), horizon=5)
+    assert ours.standard_error == pytest.approx(fitted.bse[0], rel=1e-9)
+
+
+def test_two_equal_symbols_do_not_count_as_twice_the_evidence():
+    values = np.random.default_rng(3).normal(size=len(DATES))
+    single = metrics.newey_west_mean(one_symbol(values), 5)
+    double = metrics.newey_west_mean(pd.concat([one_symbol(values), one_symbol(values, symbol="BBB")]), 5)
+    assert double == single
+
+
+def test_a_constant_gain_of_zero_has_z_zero_and_a_constant_loss_minus_infinity():
+    dates = pd.date_range("2021-01-01", periods=30, name="date")
+    assert metrics.newey_west_mean(pd.Series(0.0, index=dates), 5).z == 0.0
+    assert metrics.newey_west_mean(pd.Series(-0.5, index=dates), 5).z == -np.inf
+
+
+def test_one_date_has_no_standard_error():
+    estimate = metrics.newey_west_mean(one_symbol([0.25], DATES[:1]), 5)
+    assert (estimate.mean, estimate.dates) == (0.25, 1)
+    assert np.isnan(estimate.standard_error)
+
+
+def overnight_jump() -> pd.Series:
+    """Trade returns of a price that is 100 until the close of DATES[9] and 110 from the next open on."""
+    price = np.where(np.arange(len(DATES)) <= 9, 100.0, 110.0)
+    bars = pd.DataFrame({"open": price, "close": price}, index=DATES)
+    return one_symbol(make_target(bars, MLSettings())["trade_return"])
+
+
+@pytest.mark.parametrize(
+    ("known_at", "expected"),
+    [(7, 0.0), (8, 0.10), (9, 0.0), (10, 0.0)],
+    ids=["bought and sold before", "bought at the open before", "known at the close before: too late", "after"],
+)
+def test_only_a_view_known_before_the_open_before_the_jump_earns_it(known_at, expected):
+    earned = metrics.signal_returns(views_at({known_at: CERTAIN_UP}), overnight_jump(), horizon=1, cost_bps=0)
+    assert earned.sum() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_view_is_held_for_the_horizon_by_one_tranche_of_the_book():
+    trade = one_symbol(np.full(len(DATES), 0.01))
+    earned = metrics.signal_returns(views_at({4: CERTAIN_UP}), trade, horizon=5, cost_bps=0)
+    expected = np.zeros(len(DATES))
+    expected[4:9] = 0.01 / 5
+    assert earned.to_numpy() == pytest.approx(expected)
+
+
+def test_a_short_view_earns_minus_the_return():
+    trade = one_symbol(np.full(len(DATES), -0.02))
+    earned = metrics.signal_returns(views_at({3: CERTAIN_DOWN}), trade, horizon=1, cost_bps=0)
+    assert earned[DATES[3]] == pytest.approx(0.02)
+
+
+def test_going_in_and_out_of_one_unit_costs_twice_the_cost():
+    trade = one_symbol(np.zeros(len(DATES)))
+    earned = metrics.signal_returns(views_at({4: CERTAIN_UP}), trade, horizon=1, cost_bps=10)
+    assert earned.sum() == pytest.approx(-0.002)
+    assert (earned[DATES[4]], earned[DATES[5]]) == (pytest.approx(-0.001), pytest.approx(-0.001))
+
+
+def test_the_first_position_pays_to_be_opened():
+    trade = one_symbol(np.zeros(len(DATES)))
+    earned = metrics.signal_returns(views_at({0: CERTAIN_UP}), trade, horizon=1, cost_bps=10)
+    assert earned[DATES[0]] == pytest.approx(-0.001)
+
+
+def random_following(cost_bps: float = 0.0, delay: int = 0) -> pd.Series:
+    dates = pd.bdate_range("2020-01-01", periods=500, name="date")
+    random = np.random.default_rng(4)
+    returns = random.normal(0, 0.01, 500)
+    up = 0.5 + 0.4 * np.sign(returns)
+    views = pd.DataFrame({"p_down": 1 - up, "p_flat": 0.0, "p_up": up}).shift(delay).fillna(1 / 3)
+    index = pd.MultiIndex.from_product([["AAA"], dates], names=["symbol", "date"])
+    return metrics.signal_returns(views.set_axis(index), one_symbol(returns, dates), 1, cost_bps)
+
+
+def test_delaying_foresight_by_one_bar_takes_the_sharpe_ratio_away():
+    on_time, late = metrics.sharpe_ratio(random_following()), metrics.sharpe_ratio(random_following(delay=1))
+    assert on_time > 15
+    assert abs(late) < 2
+
+
+def test_a_higher_cost_never_raises_the_return_of_any_day():
+    runs = [random_following(cost_bps=cost) for cost in (0, 2, 5, 20)]
+    for cheaper, dearer in zip(runs, runs[1:], strict=False):
+        assert (dearer <= cheaper).all()
+        assert dearer.sum() < cheaper.sum()
+
+
+def test_days_whose_return_is_not_known_yet_are_left_out():
+    trade = one_symbol([*np.full(len(DATES) - 2, 0.01), np.nan, np.nan])
+    earned = metrics.signal_returns(views_at({}), trade, horizon=1, cost_bps=5)
+    assert earned.index[-1] == pd.Timestamp("2021-01-27")
+    assert len(earned) == 17
+
+
+def test_sharpe_ratio_is_annualised_by_the_root_of_252():
+    assert metrics.sharpe_ratio(pd.Series([0.01, 0.03])) == pytest.approx(0.02 / 0.0141421356 * 15.8745079, rel=1e-6)
+    assert metrics.sharpe_ratio(pd.Series([0.0, 0.0, 0.0])) == 0.0
+    assert np.isnan(metrics.sharpe_ratio(pd.Series([0.01])))
+
+
+def test_accuracy_counts_the_likeliest_class():
+    table = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])
+    assert metrics.accuracy(table, np.array([0, 2, 1, 2])) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "horizon", "low", "high"),
+    # Wilson's interval of k of n, computed by hand and equal to statsmodels' proportion_confint.
+    [(0.5, 100, 1, 0.403832, 0.596168), (0.0, 20, 1, 0.0, 0.161133), (0.5, 500, 5, 0.403832, 0.596168)],
+)
+def test_wilson_interval_knows_that_overlapping_labels_are_fewer_observations(share, rows, horizon, low, high):
+    labels = np.where(np.arange(rows) < share * rows, 2, 1)
+    table = np.full((rows, 3), 1 / 3)
+    up = metrics.reliability(table, labels, CLASSES, horizon, bins=1)[2]
+    assert (up.class_name, up.rows, up.observed) == ("UP", rows, share)
+    assert (up.low, up.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_reliability_bins_hold_equal_numbers_sorted_by_forecast():
+    random = np.random.default_rng(5)
+    table = random.dirichlet([2, 2, 2], 800)
+    labels = np.array([random.choice(3, p=p) for p in table])
+    bins = metrics.reliability(table, labels, CLASSES, horizon=1, bins=8)
+    assert len(bins) == 24
+    assert {b.rows for b in bins} == {100}
+    for number, name in enumerate(CLASSES):
+        ours = [b for b in bins if b.class_name == name]
+        slow = np.sort(table[:, number]).reshape(8, 100).mean(axis=1)
+        assert [b.forecast for b in ours] == pytest.approx(slow)
+    inside = sum(b.low <= b.forecast <= b.high for b in bins)
+    assert inside >= 20  # 95 % of 24 for forecasts that are true
+
+
+def test_classwise_ece_of_a_forecast_of_all_or_nothing_that_is_right_half_the_time_is_a_third():
+    table = np.tile([1.0, 0.0, 0.0], (100, 1))
+    labels = np.arange(100) % 2
+    bins = metrics.reliability(table, labels, CLASSES, horizon=1, bins=1)
+    assert metrics.classwise_ece(bins) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
