@@ -1,6 +1,6 @@
 """Progress of long work. The library reports; who shows it (a terminal, a log, nobody) is set outside."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
@@ -43,13 +43,20 @@ def reporting_to(reporter: ProgressReporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
-def track(task: str, steps: Iterable[T], total: int) -> Iterator[T]:
-    """Yield from `steps`, reporting each as done when the next is asked for."""
+@contextmanager
+def task(name: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Report the work inside the block as `total` steps; call what is yielded when one is done."""
     reporter = _reporter.get()
-    reporter.start(task, total)
+    reporter.start(name, total)
     try:
+        yield lambda detail: reporter.advance(name, detail)
+    finally:
+        reporter.finish(name)
+
+
+def track(name: str, steps: Iterable[T], total: int) -> Iterator[T]:
+    """Yield from `steps`, reporting each as done when the next is asked for."""
+    with task(name, total) as done:
         for step in steps:
             yield step
-            reporter.advance(task, str(step))
-    finally:
-        reporter.finish(task)
+            done(str(step))

@@ -8,7 +8,9 @@ from signals_core.features.catalog import feature_names
 from signals_core.features.leakage import find_leaks
 from signals_core.market_data.schemas import validate_bars
 from signals_core.ml.training import judge
+from signals_core.settings import Scope
 from signals_core.steps import data_span
+from signals_core.workspace import Workspace
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.market_data import bars
 from signals_dagster.assets.model import calibrated_model
@@ -83,40 +85,34 @@ def no_lookahead(workspace: WorkspaceResource) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset=calibrated_model,
     blocking=True,
-    description="Every scope has a model in service, and it is not significantly worse than its class prior.",
+    description="No model in service is significantly worse than its class prior. A scope that no model has earned "
+    "yet is a warning: nothing is served there.",
 )
 def promotion_gate(workspace: WorkspaceResource) -> dg.AssetCheckResult:
-    """Blocks signals of a scope that no model has earned."""
-    opened, rows, passed = workspace.open(), [], True
-    for scope in opened.settings.ml.scopes:
-        active = opened.registry.get_active(scope)
-        if active is None:
-            passed = False
-            rows.append(
-                {
-                    "scope": scope,
-                    "in_service": "none",
-                    "floor": False,
-                    "decision": _last_decision(opened, scope),
-                }
-            )
-            continue
-        decision = judge(opened, active, None)
-        passed &= decision.passes_floor
-        rows.append(
-            {
-                "scope": scope,
-                "in_service": active.version_id,
-                "floor": decision.passes_floor,
-                "decision": active.decision,
-            }
-        )
-    return dg.AssetCheckResult(passed=passed, metadata={"scopes": table(rows)})
+    """Blocks signals from a model that must not serve."""
+    opened = workspace.open()
+    rows = [_standing(opened, scope) for scope in opened.settings.ml.scopes]
+    unfit = [row for row in rows if row["in_service"] and not row["passes_floor"]]
+    return dg.AssetCheckResult(
+        passed=all(row["passes_floor"] for row in rows),
+        severity=dg.AssetCheckSeverity.ERROR if unfit else dg.AssetCheckSeverity.WARN,
+        metadata={"scopes": table(rows)},
+    )
 
 
-def _last_decision(opened, scope: str) -> str:  # type: ignore[no-untyped-def]
+def _standing(opened: Workspace, scope: Scope) -> dict[str, object]:
+    active = opened.registry.get_active(scope)
+    if active is not None:
+        floor = judge(opened, active, None).passes_floor
+        return {
+            "scope": scope,
+            "in_service": active.version_id,
+            "passes_floor": floor,
+            "decision": active.decision,
+        }
     versions = opened.registry.list_versions(scope)
-    return versions[-1].decision if versions else "no version was trained"
+    decision = versions[-1].decision if versions else "no version was trained"
+    return {"scope": scope, "in_service": "", "passes_floor": False, "decision": decision}
 
 
 CHECKS = [bars_schema, feature_matrix_schema, no_lookahead, promotion_gate]

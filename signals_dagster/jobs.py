@@ -4,8 +4,6 @@ A Dagster run covers partitions of one kind. The two scheduled jobs therefore ha
 op materialises the partitions of its layer that are missing or stale in runs of the asset jobs below.
 """
 
-from datetime import date
-
 import dagster as dg
 
 from signals_core.ml.training import as_of_sunday
@@ -34,16 +32,20 @@ session_job = dg.define_asset_job(
 )
 
 
+_PATIENCE_SECONDS = 6 * 3600
+"""How long a scheduled job waits for another one on the same project."""
+
+
 def _cause(context: dg.OpExecutionContext) -> str:
     return context.run.tags.get(CAUSE_TAG, "a person")
 
 
 def _run_layer(context: dg.OpExecutionContext, workspace: WorkspaceResource, layer: str) -> None:
-    from signals_dagster.main_job import run_layer
+    from signals_dagster.main_job import main_job_lock, run_layer
 
     opened = workspace.open()
-    sunday: date = as_of_sunday(opened.now)
-    done = run_layer(layer, opened, context.instance, sunday, _cause(context))
+    with main_job_lock(opened, _PATIENCE_SECONDS):
+        done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), _cause(context))
     context.log.info(f"{done.title}: {done.outcome}")
 
 

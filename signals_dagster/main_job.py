@@ -5,13 +5,15 @@ recorded; so the job can be killed at any moment and run again, and a second run
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import dagster as dg
 
 from signals_core import steps
+from signals_core.errors import MissingPrerequisite
 from signals_core.ml import monitoring, training
 from signals_core.ml.windows import all_windows, stale_windows
 from signals_core.settings import LoadedSettings
@@ -77,24 +79,31 @@ def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
     Raises:
         SignalsError: another main job is running here, or a step could not do its work.
     """
+    with Workspace(loaded) as workspace, main_job_lock(workspace), open_instance(workspace) as instance:
+        _cancel_orphans(instance)
+        sunday = training.as_of_sunday(workspace.now)
+        return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
+
+
+@contextmanager
+def main_job_lock(workspace: Workspace, patience_seconds: float = 0) -> Iterator[None]:
+    """Only one main job at a time works on a project; the lock goes with its process.
+
+    Raises:
+        MissingPrerequisite: another one still runs after `patience_seconds`.
+    """
     from filelock import FileLock, Timeout
 
-    from signals_core.errors import MissingPrerequisite
-
-    with Workspace(loaded) as workspace:
-        lock = FileLock(workspace.data / "main_job.lock", timeout=0)
-        workspace.data.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise MissingPrerequisite(f"another main job is running ({lock.lock_file}): wait for it") from None
-        try:
-            with open_instance(workspace) as instance:
-                _cancel_orphans(instance)
-                sunday = training.as_of_sunday(workspace.now)
-                return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
-        finally:
-            lock.release()
+    workspace.data.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace.data / "main_job.lock", timeout=patience_seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MissingPrerequisite(f"another main job is running ({lock.lock_file}): wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str) -> str:

@@ -28,24 +28,21 @@ STATUS = dg.DefaultSensorStatus.RUNNING if _RUNNING else dg.DefaultSensorStatus.
 def drift_sensor(workspace: WorkspaceResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Once per scope and drift episode."""
     opened = workspace.open()
-    try:
-        reports = DriftStore(opened.data / "drift")
-        quiet = []
-        for scope in opened.settings.ml.scopes:
-            days = reports.days(scope)
-            report = reports.load(scope, days[-1]) if days else None
-            active = opened.registry.get_active(scope)
-            if report is None or active is None or report.model_version != active.version_id:
-                quiet.append(f"{scope}: no drift report of the model in service")
-            elif report.episode is None:
-                quiet.append(f"{scope}: {report.verdict}")
-            else:
-                cause = f"drift: {scope} since {report.episode.rpartition(':')[2]}: {report.verdict}"
-                yield dg.RunRequest(run_key=f"drift:{scope}:{report.episode}", tags={CAUSE_TAG: cause})
-        if len(quiet) == len(opened.settings.ml.scopes):
-            yield dg.SkipReason("; ".join(quiet))
-    finally:
-        workspace.close()
+    reports = DriftStore(opened.data / "drift")
+    quiet = []
+    for scope in opened.settings.ml.scopes:
+        days = reports.days(scope)
+        report = reports.load(scope, days[-1]) if days else None
+        active = opened.registry.get_active(scope)
+        if report is None or active is None or report.model_version != active.version_id:
+            quiet.append(f"{scope}: no drift report of the model in service")
+        elif report.episode is None:
+            quiet.append(f"{scope}: {report.verdict}")
+        else:
+            cause = f"drift: {scope} since {report.episode.rpartition(':')[2]}: {report.verdict}"
+            yield dg.RunRequest(run_key=f"drift:{scope}:{report.episode}", tags={CAUSE_TAG: cause})
+    if len(quiet) == len(opened.settings.ml.scopes):
+        yield dg.SkipReason("; ".join(quiet))
 
 
 @dg.sensor(
@@ -57,25 +54,22 @@ def drift_sensor(workspace: WorkspaceResource) -> Iterator[dg.RunRequest | dg.Sk
 def staleness_sensor(workspace: WorkspaceResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Once per scope and newest version: age counts from the last training, promoted or not."""
     opened = workspace.open()
-    try:
-        limit, today = opened.settings.ml.model_staleness_days, opened.now.date()
-        fresh = []
-        for scope in opened.settings.ml.scopes:
-            versions = opened.registry.list_versions(scope)
-            if not versions:
-                fresh.append(f"{scope}: no model yet; run weekly_retrain_job once")
-                continue
-            newest = max(versions, key=lambda version: version.created_at)
-            age = (today - date.fromisoformat(newest.created_at[:10])).days
-            if age <= limit:
-                fresh.append(f"{scope}: the newest model is {age} days old, the limit is {limit}")
-                continue
-            cause = f"staleness: {scope} was last trained {age} days ago"
-            yield dg.RunRequest(run_key=f"stale:{scope}:{newest.version_id}", tags={CAUSE_TAG: cause})
-        if len(fresh) == len(opened.settings.ml.scopes):
-            yield dg.SkipReason("; ".join(fresh))
-    finally:
-        workspace.close()
+    limit, today = opened.settings.ml.model_staleness_days, opened.now.date()
+    fresh = []
+    for scope in opened.settings.ml.scopes:
+        versions = opened.registry.list_versions(scope)
+        if not versions:
+            fresh.append(f"{scope}: no model yet; run weekly_retrain_job once")
+            continue
+        newest = max(versions, key=lambda version: version.created_at)
+        age = (today - date.fromisoformat(newest.created_at[:10])).days
+        if age <= limit:
+            fresh.append(f"{scope}: the newest model is {age} days old, the limit is {limit}")
+            continue
+        cause = f"staleness: {scope} was last trained {age} days ago"
+        yield dg.RunRequest(run_key=f"stale:{scope}:{newest.version_id}", tags={CAUSE_TAG: cause})
+    if len(fresh) == len(opened.settings.ml.scopes):
+        yield dg.SkipReason("; ".join(fresh))
 
 
 SENSORS = [drift_sensor, staleness_sensor]

@@ -19,7 +19,7 @@ from signals_core.ml.registry import Version
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
 from signals_core.ml.tuning import tune
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
-from signals_core.progress import track
+from signals_core.progress import task
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import Scope
 from signals_core.workspace import Panel, Workspace
@@ -113,20 +113,21 @@ def _train(
     inputs: str,
 ) -> Version:
     settings = workspace.settings
-    steps = iter(track(f"train {scope}", ("tuned", "trained", "calibrated", "stored"), 4))
-    tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
-    next(steps)
-    pipeline = MLPipeline(settings.ml, settings.tuning.seed)
-    fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
-    next(steps)
-    out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows)
-    labels = labels_of(out_of_fold["label"])
-    calibrator = ConfidenceCalibrator().fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
-    next(steps)
+    with task(f"train {scope}", 3) as done:
+        tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
+        done("tuned")
+        pipeline = MLPipeline(settings.ml, settings.tuning.seed)
+        fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
+        done("trained")
+        out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows)
+        labels = labels_of(out_of_fold["label"])
+        calibrator = ConfidenceCalibrator().fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
+        done("calibrated")
 
     content = content_digest(pipeline, calibrator)
     created = workspace.now.astimezone(UTC)
-    version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{content[:8]}"
+    # Other inputs can lead to the very same model: both belong to its name.
+    version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
     figures = _figures(out_of_fold, settings.ml.prediction_horizon) | {
         "train_rows": fitted["rows"],
         "windows": len(windows),
@@ -154,10 +155,7 @@ def _train(
     folder = workspace.models / version_id
     reference = panel.features[pipeline.features]
     write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
-    version = workspace.registry.register(version_id, folder, figures, by)
-    for _ in steps:
-        pass
-    return version
+    return workspace.registry.register(version_id, folder, figures, by)
 
 
 def calibrate_forward(pooled: pd.DataFrame, min_rows: int) -> pd.DataFrame:

@@ -15,10 +15,10 @@ from signals_dagster.assets.model import CAUSE_TAG
 from signals_dagster.resources import WorkspaceResource
 from signals_dagster.schedules import daily_signals_schedule, weekly_retrain_schedule
 from signals_dagster.sensors import drift_sensor, staleness_sensor
-from tests.core.ml.helpers import register_tiny_model
+from tests.project.models import register_tiny_model
 
 
-@pytest.fixture()
+@pytest.fixture
 def served(project: Path) -> Iterator[Path]:
     """A project with one model in service for UNIVERSE, trained on 2022-06-26."""
     with Workspace(load_settings(project)) as workspace:
@@ -29,8 +29,8 @@ def served(project: Path) -> Iterator[Path]:
 
 def requests(sensor: dg.SensorDefinition, home: Path) -> list[dg.RunRequest]:
     resource = WorkspaceResource(home=str(home))
-    context = dg.build_sensor_context(resources={"workspace": resource})
-    data = sensor.evaluate_tick(context)
+    with dg.build_sensor_context(resources={"workspace": resource}) as context:
+        data = sensor.evaluate_tick(context)
     return list(data.run_requests or [])
 
 
@@ -99,5 +99,6 @@ def test_a_model_is_stale_after_fourteen_days_and_not_before(served: Path, monke
 def test_sensors_say_why_they_are_quiet(project: Path):
     resource = WorkspaceResource(home=str(project))
     for sensor, text in ((drift_sensor, "no drift report"), (staleness_sensor, "no model yet")):
-        data = sensor.evaluate_tick(dg.build_sensor_context(resources={"workspace": resource}))
+        with dg.build_sensor_context(resources={"workspace": resource}) as context:
+            data = sensor.evaluate_tick(context)
         assert text in data.skip_message
