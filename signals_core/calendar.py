@@ -45,7 +45,10 @@ def last_closed_session(name: str, moment: datetime) -> date:
     """The latest session whose close is not after `moment`."""
     closes = exchange_calendar(name).closes
     at = pd.Timestamp(moment).tz_convert("UTC")
-    return closes.index[closes.searchsorted(at, side="right") - 1].date()
+    closed = int(closes.searchsorted(at, side="right"))
+    if closed == 0:
+        raise ValueError(f"{moment} is before the first session known of {name}, {closes.index[0].date()}")
+    return closes.index[closed - 1].date()
 
 
 def is_month_end(name: str, index: pd.DatetimeIndex) -> np.ndarray:

@@ -115,9 +115,9 @@ class FeatureStore:
 
         Stale means made by other code, or from category files that have changed since.
         """
-        wanted = self._matrix_digests(symbol)
+        wanted = self._matrix_digests(symbol, start, end)
         stored = self._matrix.digests(symbol)
-        if not stored or any(stored.get(m) != d for m, d in wanted.items() if _overlaps(m, start, end)):
+        if not wanted or any(value is None or stored.get(month) != value for month, value in wanted.items()):
             return None
         return self._matrix.load(symbol, start, end, feature_names())
 
@@ -131,7 +131,8 @@ class FeatureStore:
         by_month = {m: digest(self._code, features[months == m]) for m in dict.fromkeys(months)}
         for category in CATEGORIES:
             self._categories[category].save(symbol, features[feature_names(category)], by_month)
-        self._matrix.save(symbol, features[feature_names()], self._matrix_digests(symbol, set(by_month)))
+        joined = {m: d for m, d in self._matrix_digests(symbol, *_FOR_EVER).items() if m in by_month and d}
+        self._matrix.save(symbol, features[feature_names()], joined)
 
     def build_category(
         self, category: Category, symbol: str, inputs: FeatureInputs, start: date, end: date
@@ -147,7 +148,7 @@ class FeatureStore:
             store.save(symbol, frame, stale)
         return BuiltFeatures(
             symbol,
-            _rows(store, symbol, wanted, feature_names(category)),
+            _rows(store, symbol, wanted, feature_names(category)).loc[_span(start, end)],
             tuple(stale),
             tuple(month for month in wanted if month not in stale),
         )
@@ -158,7 +159,15 @@ class FeatureStore:
         Raises:
             MissingPrerequisite: a category has no rows for a month that another one has.
         """
-        wanted = {m: d for m, d in self._matrix_digests(symbol).items() if _overlaps(m, start, end)}
+        wanted = {}
+        for month, value in self._matrix_digests(symbol, start, end).items():
+            if value is None:
+                lacking = [c for c, store in self._categories.items() if month not in store.digests(symbol)]
+                raise MissingPrerequisite(
+                    f"{symbol} {month}: no {', '.join(lacking)} features; materialise them first "
+                    "(signals features, or the assets of the group `features`)"
+                )
+            wanted[month] = value
         stored = self._matrix.digests(symbol)
         stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
         if stale:
@@ -168,7 +177,7 @@ class FeatureStore:
             self._matrix.save(symbol, pd.concat(parts, axis=1), stale)
         return BuiltFeatures(
             symbol,
-            _rows(self._matrix, symbol, wanted, feature_names()),
+            _rows(self._matrix, symbol, wanted, feature_names()).loc[_span(start, end)],
             tuple(stale),
             tuple(month for month in wanted if month not in stale),
         )
@@ -203,25 +212,27 @@ class FeatureStore:
             by_category[category] = store.digests(symbol)
         return by_category
 
-    def _matrix_digests(self, symbol: str, only: set[Month] | None = None) -> dict[Month, str]:
-        by_category = {category: store.digests(symbol) for category, store in self._categories.items()}
-        months = set().union(*by_category.values())
-        found = {}
-        for month in sorted(months if only is None else months & only):
-            lacking = [category for category in CATEGORIES if month not in by_category[category]]
-            if lacking:
-                raise MissingPrerequisite(
-                    f"{symbol} {month}: no {', '.join(lacking)} features; materialise them first "
-                    "(signals features, or the assets of the group `features`)"
-                )
-            found[month] = digest(self._code, [by_category[category][month] for category in CATEGORIES])
-        return found
+    def _matrix_digests(self, symbol: str, start: date, end: date) -> dict[Month, str | None]:
+        """What each month with any stored category must have been joined from; None where one lacks."""
+        by_category = [store.digests(symbol) for store in self._categories.values()]
+        months = sorted(month for month in set().union(*by_category) if _overlaps(month, start, end))
+        return {
+            month: digest(self._code, [digests[month] for digests in by_category])
+            if all(month in digests for digests in by_category)
+            else None
+            for month in months
+        }
 
 
 def _overlaps(month: Month, start: date, end: date) -> bool:
     first = date(int(month[:4]), int(month[5:]), 1)
     following = (first + timedelta(days=31)).replace(day=1)
     return first < end and following > start
+
+
+def _span(start: date, end: date) -> slice:
+    """start <= date < end as a slice of labels, which includes its end."""
+    return slice(pd.Timestamp(start), pd.Timestamp(end) - pd.Timedelta(days=1))
 
 
 def _lengths(frame: pd.DataFrame, ends: list[pd.Timestamp]) -> list[int]:

@@ -85,12 +85,15 @@ def sweep_temporaries(folder: Path, older_than_seconds: float = 3600) -> int:
 
     removed = 0
     for leftover in folder.rglob(".*.tmp"):
-        if time.time() - leftover.stat().st_mtime < older_than_seconds:
+        try:
+            if time.time() - leftover.stat().st_mtime < older_than_seconds:
+                continue
+        except FileNotFoundError:  # its writer has just renamed it
             continue
         if leftover.is_dir():
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
         removed += 1
     return removed
 

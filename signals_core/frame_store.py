@@ -99,7 +99,7 @@ class FrameStore:
                 return None, {}
             frame = _read(path, None)
         except DataError:
-            path.rename(path.with_suffix(".damaged"))
+            path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
             return None, {}
         if list(frame.columns) != columns:  # written by another catalogue: its months count as missing
             return None, {}

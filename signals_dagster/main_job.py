@@ -14,6 +14,7 @@ import dagster as dg
 
 from signals_core import steps
 from signals_core.errors import MissingPrerequisite
+from signals_core.files import sweep_temporaries
 from signals_core.ml import monitoring, training
 from signals_core.ml.windows import all_windows, stale_windows
 from signals_core.settings import LoadedSettings
@@ -81,6 +82,8 @@ def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
     """
     with Workspace(loaded) as workspace, main_job_lock(workspace), open_instance(workspace) as instance:
         _cancel_orphans(instance)
+        for folder in (workspace.data, workspace.models):
+            sweep_temporaries(folder)
         sunday = training.as_of_sunday(workspace.now)
         return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
 

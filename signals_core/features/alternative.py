@@ -5,7 +5,7 @@ import pandas as pd
 
 from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs, unadjusted_close
-from signals_core.features.point_in_time import as_of_join, session_closes, trailing_sum
+from signals_core.features.point_in_time import as_of_join, known_states, session_closes, trailing_sum
 
 _INSIDER_DAYS = 90
 PURCHASE, SALE = "P", "S"
@@ -73,25 +73,27 @@ class AlternativeFeatureCalculator:
         frame["insider_value_90d"] = sums["value"]
         frame["insider_buy_count_90d"] = sums["buys"]
         if inputs.fundamentals is not None and not inputs.fundamentals.empty:
-            facts = inputs.fundamentals.sort_values(["available_at", "period_end"])
-            outstanding = as_of_join(closes, facts[["available_at", "shares_outstanding"]])
-            shares = outstanding["shares_outstanding"].to_numpy()
+            states = known_states(inputs.fundamentals, "period_end", _shares_outstanding)
+            shares = as_of_join(closes, states)["shares_outstanding"].to_numpy(dtype="float64")
             frame["insider_shares_90d_to_so"] = sums["shares"] / shares
             market_value = shares * unadjusted_close(inputs.bars).to_numpy()
             frame["insider_net_value_90d_to_mcap"] = sums["value"] / market_value
 
     def _short_interest(self, frame: pd.DataFrame, reports: pd.DataFrame, closes: pd.DatetimeIndex) -> None:
-        ordered = reports.sort_values(["settlement_date", "available_at"])
-        previous = ordered["shares_short"].shift(1)
-        known = as_of_join(
-            closes,
-            pd.DataFrame(
-                {
-                    "available_at": ordered["available_at"],
-                    "short_interest_to_float": ordered["shares_short"] / ordered["shares_float"],
-                    "days_to_cover": ordered["shares_short"] / ordered["avg_daily_volume"],
-                    "short_interest_change": ordered["shares_short"] / previous - 1,
-                }
-            ),
-        )
-        frame[list(known.columns)] = known.to_numpy()
+        known = as_of_join(closes, known_states(reports, "settlement_date", _short_interest))
+        frame[list(known.columns)] = known.to_numpy(dtype="float64")
+
+
+def _shares_outstanding(quarters: pd.DataFrame) -> dict[str, object]:
+    return {"shares_outstanding": quarters["shares_outstanding"].iloc[-1]}
+
+
+def _short_interest(settlements: pd.DataFrame) -> dict[str, object]:
+    latest = settlements.iloc[-1]
+    previous = settlements["shares_short"].iloc[-2] if len(settlements) > 1 else np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "short_interest_to_float": np.divide(latest["shares_short"], latest["shares_float"]),
+            "days_to_cover": np.divide(latest["shares_short"], latest["avg_daily_volume"]),
+            "short_interest_change": np.divide(latest["shares_short"], previous) - 1,
+        }

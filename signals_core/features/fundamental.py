@@ -9,10 +9,10 @@ import pandas as pd
 
 from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs, unadjusted_close
-from signals_core.features.point_in_time import as_of_join, session_closes
+from signals_core.features.point_in_time import as_of_join, known_states, session_closes
 
 _QUARTERS = 4
-_LONGEST_YEAR_DAYS = 400
+_LONGEST_THREE_QUARTERS_DAYS = 300
 """Four consecutive quarters end within this span, also in 53-week fiscal years; otherwise one is missing."""
 _SAME_QUARTER_DAYS = (350, 380)
 
@@ -59,7 +59,7 @@ class FundamentalFeatureCalculator:
         if inputs.fundamentals is None or inputs.fundamentals.empty:
             return pd.DataFrame(np.nan, index=bars.index, columns=names)
         closes = session_closes(self._calendar, pd.DatetimeIndex(bars.index))
-        known = as_of_join(closes, _states(inputs.fundamentals)).set_index(bars.index)
+        known = as_of_join(closes, known_states(inputs.fundamentals, "period_end", _describe)).set_index(bars.index)
         price = unadjusted_close(bars)
         value = price * known["shares_outstanding"]
         enterprise = value + known["total_debt"] - known["cash"]
@@ -86,23 +86,14 @@ class FundamentalFeatureCalculator:
         return frame.astype("float64").replace([np.inf, -np.inf], np.nan)
 
 
-def _states(fundamentals: pd.DataFrame) -> pd.DataFrame:
-    """What was known after each filing: one row per distinct `available_at`."""
-    ordered = fundamentals.sort_values(["available_at", "period_end"], kind="stable")
-    moments = ordered["available_at"].unique()
-    return pd.DataFrame([_state(ordered[ordered["available_at"] <= moment], moment) for moment in moments])
-
-
-def _state(versions: pd.DataFrame, moment: pd.Timestamp) -> dict[str, object]:
-    quarters = versions.drop_duplicates("period_end", keep="last").sort_values("period_end")
+def _describe(quarters: pd.DataFrame) -> dict[str, object]:
     latest = quarters.iloc[-1]
     year = quarters.tail(_QUARTERS)
     span = (year["period_end"].iloc[-1] - year["period_end"].iloc[0]).days
-    complete = len(year) == _QUARTERS and span < _LONGEST_YEAR_DAYS - 365 // _QUARTERS
-    state: dict[str, object] = {"available_at": moment, "filed": moment}
-    for name in ("total_equity", "total_debt", "cash", "current_assets", "current_liabilities"):
+    complete = len(year) == _QUARTERS and span <= _LONGEST_THREE_QUARTERS_DAYS
+    state: dict[str, object] = {"filed": quarters["available_at"].max()}
+    for name in ("total_equity", "total_debt", "cash", "current_assets", "current_liabilities", "shares_outstanding"):
         state[name] = latest[name]
-    state["shares_outstanding"] = latest["shares_outstanding"]
     for name in ("revenue", "net_income", "ebitda", "dividends_per_share"):
         state[f"{name}_ttm"] = year[name].sum(skipna=False) if complete else np.nan
     age = (latest["period_end"] - quarters["period_end"]).dt.days

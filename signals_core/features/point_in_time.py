@@ -3,6 +3,7 @@
 A fact is knowable at session t when its `available_at` is not after the close of t.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
@@ -32,13 +33,30 @@ def as_of_join(closes: pd.DatetimeIndex, facts: pd.DataFrame) -> pd.DataFrame:
     Returns:
         m rows in the order of `closes` with the other columns of `facts`; missing before the first fact.
     """
-    ordered = facts.sort_values("available_at", kind="stable")
+    ordered = facts.sort_values("available_at", kind="stable").reset_index(drop=True)
     position = np.searchsorted(ordered["available_at"].to_numpy(), closes.to_numpy(), side="right") - 1
-    known = position >= 0
-    values = ordered.drop(columns="available_at")
-    if values.empty:
-        return values.reindex(range(len(closes)))
-    return values.iloc[np.where(known, position, 0)].reset_index(drop=True).where(known[:, None])
+    # Position -1, before the first fact, is no row: reindexing makes it missing.
+    return ordered.drop(columns="available_at").reindex(position).reset_index(drop=True)
+
+
+def known_states(
+    facts: pd.DataFrame, period: str, describe: Callable[[pd.DataFrame], dict[str, object]]
+) -> pd.DataFrame:
+    """What was known after each publication: one row per distinct `available_at`, for `as_of_join`.
+
+    Args:
+        facts: every version of every fact.
+        period: the column that says what a fact is about, such as `period_end`.
+        describe: given the latest version of each period known at that moment, in order of period, the
+            values to keep.
+    """
+    ordered = facts.sort_values(["available_at", period], kind="stable")
+    rows = []
+    for moment in ordered["available_at"].unique():
+        versions = ordered[ordered["available_at"] <= moment]
+        latest = versions.drop_duplicates(period, keep="last").sort_values(period)
+        rows.append({"available_at": moment, **describe(latest)})
+    return pd.DataFrame(rows)
 
 
 def trailing_sum(closes: pd.DatetimeIndex, available_at: pd.Series, amounts: pd.Series, days: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from signals_core.features.inputs import FeatureInputs
 
 SESSIONS_PER_YEAR = 252
 _NO_RANGE = 50.0
-"""RSI and the stochastics of a price that did not move: neither end of the scale."""
+"""RSI, MFI and the stochastics of a price that did not move: neither end of the scale."""
 
 
 def _feature(name: str, formula: str, unit: str, warm_up: int) -> Feature:
@@ -90,6 +90,8 @@ def _momentum(bars: pd.DataFrame, talib: Any) -> dict[str, np.ndarray]:
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
     slow_k, slow_d = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
     flat_14 = talib.MAX(close, 15) == talib.MIN(close, 15)
+    typical = (high + low + close) / 3
+    flat_typical = talib.MAX(typical, 15) == talib.MIN(typical, 15)
     flat_range = talib.MAX(high, 14) == talib.MIN(low, 14)
     return {
         "rsi_14": np.where(flat_14, _NO_RANGE, talib.RSI(close, 14)),
@@ -101,7 +103,7 @@ def _momentum(bars: pd.DataFrame, talib: Any) -> dict[str, np.ndarray]:
         "stoch_d_3": np.where(flat_range & ~np.isnan(slow_d), _NO_RANGE, slow_d),
         "willr_14": np.where(flat_range, -_NO_RANGE, talib.WILLR(high, low, close, 14)),
         "cci_20": talib.CCI(high, low, close, 20),
-        "mfi_14": talib.MFI(high, low, close, volume, 14),
+        "mfi_14": np.where(flat_typical, _NO_RANGE, talib.MFI(high, low, close, volume, 14)),
     }
 
 

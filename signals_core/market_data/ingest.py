@@ -34,7 +34,10 @@ def ingest_bars(
 
 
 def _ingest(store: MarketStore, provider: BarProvider, symbol: str, sessions: pd.DatetimeIndex) -> IngestedSymbol:
-    raw = provider.fetch_bars(symbol)
+    try:
+        raw = provider.fetch_bars(symbol)
+    except (OSError, ValueError) as error:  # a network or a file that fails, a text that cannot be parsed
+        return IngestedSymbol(symbol, 0, 0, 0, f"{provider.name} cannot read {symbol}: {error}")
     if raw is None:
         return IngestedSymbol(symbol, 0, 0, 0, f"{provider.name} has no bars of {symbol}")
     try:

@@ -67,9 +67,11 @@ def validate_bars(bars: pd.DataFrame, symbol: str) -> pd.DataFrame:
     try:
         return bars_schema().validate(bars, lazy=True)
     except pandera.errors.SchemaErrors as error:
-        cases = error.failure_cases.head(5)
-        lines = [f"{row.column or 'bars'} at {row.index}: {row.check}" for row in cases.itertuples(index=False)]
-        more = len(error.failure_cases) - len(cases)
+        # A rule on whole rows fails once a column.
+        cases = error.failure_cases.drop_duplicates(["check", "index"])
+        shown = cases.head(5)
+        lines = [f"{row.column or 'bars'} at {row.index}: {row.check}" for row in shown.itertuples(index=False)]
+        more = len(cases) - len(shown)
         raise DataError(
             f"bars of {symbol} break the schema: {'; '.join(map(str, lines))}"
             + (f"; and {more} more" if more > 0 else "")
@@ -110,6 +112,7 @@ def screen_bars(raw: pd.DataFrame, symbol: str, sessions: pd.DatetimeIndex) -> S
     if dates.dt.tz is not None:
         raise DataError(f"bars of {symbol} carry a time zone: give the exchange's date, without a time")
 
+    dates = dates.dt.normalize()
     prices = values[list(PRICE_COLUMNS)]
     reason = pd.Series("", index=frame.index, dtype=object)
     rules = {
@@ -119,11 +122,13 @@ def screen_bars(raw: pd.DataFrame, symbol: str, sessions: pd.DatetimeIndex) -> S
         "volume is negative": values["volume"] < 0,
         "high is below open, low or close": _high_too_low(values),
         "low is above open or close": _low_too_high(values),
-        "exchange was closed": dates.notna() & ~dates.dt.normalize().isin(sessions),
-        "date occurs more than once": dates.notna() & dates.duplicated(keep="last"),
+        "exchange was closed": dates.notna() & ~dates.isin(sessions),
     }
     for text, broken in rules.items():
         reason = reason.mask(broken & (reason == ""), text)
+    sound = reason == ""
+    repeated = dates[sound].duplicated(keep="last").reindex(reason.index, fill_value=False)
+    reason = reason.mask(repeated, "date occurs more than once")
 
     keep = (reason == "").to_numpy()
     good = values.loc[keep].set_axis(to_sessions(dates[keep]), axis=0).rename_axis("date").sort_index()

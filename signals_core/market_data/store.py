@@ -51,6 +51,10 @@ rejected_bars_table = sa.Table(
 )
 
 
+_LINE = "line"
+"""Tells equal lots of one filing apart: 0, 1, … in the order they are given."""
+
+
 def _facts(name: str, *columns: "sa.Column[Any]") -> sa.Table:
     return sa.Table(
         name,
@@ -73,6 +77,7 @@ FACT_TABLES = {
         sa.Column("transaction_date", sa.Date, primary_key=True),
         sa.Column("code", sa.String(2), primary_key=True),
         sa.Column("shares", sa.Double, primary_key=True),
+        sa.Column(_LINE, sa.Integer, primary_key=True),
         sa.Column("price", sa.Double),
     ),
     "short_interest": _facts(
@@ -199,6 +204,9 @@ class MarketStore:
         """
         table = FACT_TABLES[kind]
         rows = facts.reindex(columns=[column.name for column in table.columns])
+        if _LINE in table.c:
+            key = [column.name for column in table.primary_key.columns if column.name != _LINE]
+            rows[_LINE] = rows.groupby(key, dropna=False).cumcount()
         records = [
             {name: _python_value(value, table.c[name].type) for name, value in record.items()}
             for record in rows.to_dict("records")
@@ -229,7 +237,7 @@ class MarketStore:
                 frame[column.name] = pd.to_datetime(frame[column.name]).astype(f"datetime64[{DATE_UNIT}]")
             elif isinstance(column.type, sa.Double):
                 frame[column.name] = frame[column.name].astype("float64")
-        return frame.drop(columns="symbol")
+        return frame.drop(columns=["symbol", _LINE], errors="ignore")
 
     def version(self) -> str:
         """The database's own version, for `signals doctor`."""

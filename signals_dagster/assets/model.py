@@ -36,7 +36,7 @@ class TrainingConfig(dg.Config):
     partitions_def=PARTITIONS.scope_week,
     group_name="model",
     owners=OWNERS,
-    kinds={"xgboost", "scikitlearn", "redis"},
+    kinds={"xgboost", "redis"},
     code_version=source_digest("signals_core.ml"),
     description="Trained on the last `ml.train_months`, calibrated on the windows' out-of-fold predictions, "
     "registered, and promoted if it passes the gate; if not, registered with the reason.",

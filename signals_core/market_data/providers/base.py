@@ -44,7 +44,7 @@ def open_provider(name: str, options: Mapping[str, Any], root: Path) -> BarProvi
         )
     try:
         factory = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise SettingsError(f"market_data.provider: cannot load {target}: {error}") from error
     try:
         return factory(root=root, **options)
