@@ -27,9 +27,13 @@ from signals_core.steps import data_span
 from signals_core.strategy.ml_strategy import SignalStore
 from signals_core.workspace import Workspace
 
-DISCLAIMER = (
+DEMO_DISCLAIMER = (
     "This proves that the machinery works. It claims no performance: six large survivors chosen in hindsight, "
     "price features only, and few tuning trials."
+)
+DISCLAIMER = (
+    "Every figure is out of sample, but the universe and the settings were chosen by someone who knew the past. "
+    "Nothing here promises a return."
 )
 _DRIFT_ROWS = 8
 _RELIABILITY_BINS = 5
@@ -68,10 +72,12 @@ class MainReport:
     reference: list[dict[str, Any]]
     session: str
     scopes: list[ScopeReport]
+    disclaimer: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
+            "disclaimer": self.disclaimer,
             "session": self.session,
             "symbols": self.symbols,
             "reference": self.reference,
@@ -120,7 +126,8 @@ def read_report(workspace: Workspace) -> MainReport:
         for role, symbol in roles.items()
     ]
     scopes = [_scope_report(workspace, scope, day) for scope in workspace.settings.ml.scopes]
-    return MainReport(symbols, reference, day.isoformat(), scopes)
+    disclaimer = DEMO_DISCLAIMER if workspace.settings.market_data.provider == "demo" else DISCLAIMER
+    return MainReport(symbols, reference, day.isoformat(), scopes, disclaimer)
 
 
 def _covered(coverage: Any) -> dict[str, Any]:
@@ -159,7 +166,7 @@ def _scope_report(workspace: Workspace, scope: Scope, day: Any) -> ScopeReport:
 
 def render(report: MainReport, console: Console, parts: Sequence[Timed] = ()) -> None:
     """Print the report."""
-    console.print(Panel(Text(DISCLAIMER, justify="left"), title="signals", box=box.ROUNDED, style="yellow"))
+    console.print(Panel(Text(report.disclaimer, justify="left"), title="signals", box=box.ROUNDED, style="yellow"))
     _render_data(report, console)
     for number, scope in enumerate(report.scopes):
         _render_windows(scope, console, whole=number == 0)

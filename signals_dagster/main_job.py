@@ -13,7 +13,7 @@ from datetime import date, timedelta
 import dagster as dg
 
 from signals_core import steps
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import GateError, MissingPrerequisite
 from signals_core.files import sweep_temporaries
 from signals_core.ml import monitoring, training
 from signals_core.ml.windows import all_windows, stale_windows
@@ -125,7 +125,10 @@ def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str
     if "calibrated_model" in layer.assets:
         config["ops"] = {"calibrated_model": {"config": {"cause": cause}}}
     job = defs.resolve_job_def(layer.job)
-    result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=True)
+    try:
+        result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=True)
+    except dg.DagsterError as error:  # a blocking check; errors of a step keep their own type
+        raise GateError(f"{layer.title}: {error}") from error
     return result.run_id
 
 

@@ -5,11 +5,11 @@ service or a new episode begins, and only then can the sensor fire again.
 """
 
 from collections.abc import Iterator
-from datetime import date
 
 import dagster as dg
 
 from signals_core.ml.monitoring import DriftStore
+from signals_core.ml.training import newest_age
 from signals_dagster.assets.model import CAUSE_TAG
 from signals_dagster.jobs import weekly_retrain_job
 from signals_dagster.partitions import SETTINGS
@@ -57,15 +57,14 @@ def staleness_sensor(workspace: WorkspaceResource) -> Iterator[dg.RunRequest | d
     limit, today = opened.settings.ml.model_staleness_days, opened.now.date()
     fresh = []
     for scope in opened.settings.ml.scopes:
-        versions = opened.registry.list_versions(scope)
-        if not versions:
+        age = newest_age(opened, scope, today)
+        if age is None:
             fresh.append(f"{scope}: no model yet; run weekly_retrain_job once")
             continue
-        newest = max(versions, key=lambda version: version.created_at)
-        age = (today - date.fromisoformat(newest.created_at[:10])).days
         if age <= limit:
             fresh.append(f"{scope}: the newest model is {age} days old, the limit is {limit}")
             continue
+        newest = opened.registry.list_versions(scope)[-1]
         cause = f"staleness: {scope} was last trained {age} days ago"
         yield dg.RunRequest(run_key=f"stale:{scope}:{newest.version_id}", tags={CAUSE_TAG: cause})
     if len(fresh) == len(opened.settings.ml.scopes):

@@ -283,6 +283,14 @@ def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.Reli
     return bins, dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
+def newest_age(workspace: Workspace, scope: Scope, day: date) -> int | None:
+    """Days from the last training of a scope, promoted or not, to `day`; None if it was never trained."""
+    versions = workspace.registry.list_versions(scope)
+    if not versions:
+        return None
+    return (day - max(date.fromisoformat(version.created_at[:10]) for version in versions)).days
+
+
 def version_record(version: Version) -> dict[str, Any]:
     """A version as plain JSON values."""
     return asdict(version)

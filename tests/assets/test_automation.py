@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -43,12 +44,26 @@ def active_version(home: Path) -> str:
         return workspace.registry.get_active().version_id
 
 
-def test_the_weekly_schedule_runs_on_sunday_at_two_in_new_york_with_its_cause():
+def weekly(home: Path, *moment: int) -> Any:
+    resources = {"workspace": WorkspaceResource(home=str(home))}
+    scheduled = datetime(*moment, tzinfo=UTC)
+    with dg.build_schedule_context(scheduled_execution_time=scheduled, resources=resources) as context:
+        return weekly_retrain_schedule.evaluate_tick(context)
+
+
+def test_the_weekly_schedule_runs_on_sunday_at_two_in_new_york_with_its_cause(served: Path):
     assert weekly_retrain_schedule.cron_schedule == "0 2 * * 0"
     assert weekly_retrain_schedule.execution_timezone == "America/New_York"
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2022, 7, 3, 6, tzinfo=UTC))
-    (request,) = weekly_retrain_schedule.evaluate_tick(context).run_requests
+    (request,) = weekly(served, 2022, 7, 3, 6).run_requests
     assert (request.run_key, request.tags[CAUSE_TAG]) == ("weekly:2022-07-03", "schedule")
+
+
+def test_an_interval_of_two_weeks_leaves_out_every_other_sunday(served: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SA_ML__RETRAIN_INTERVAL_DAYS", "14")
+    monkeypatch.setenv("SA_ML__SCOPES", '["UNIVERSE"]')
+    skipped = weekly(served, 2022, 7, 3, 6)
+    assert skipped.skip_message == "models are 7 days old; ml.retrain_interval_days is 14"
+    assert len(weekly(served, 2022, 7, 10, 6).run_requests) == 1
 
 
 def test_the_daily_schedule_skips_the_exchange_s_holidays():
