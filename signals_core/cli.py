@@ -196,10 +196,10 @@ def features_list(as_json: Json = False) -> None:
 def validate(scope: ScopeOption = None, as_json: Json = False) -> None:
     """Compute the validation windows that are new or stale; all are listed."""
     from signals_core.ml.windows import all_windows, compute_windows
-    from signals_core.steps import data_span
+    from signals_core.steps import known_until
 
     with _workspace() as workspace, _progress():
-        keys = [window.key for window in all_windows(workspace.settings, data_span(workspace)[1])]
+        keys = [window.key for window in all_windows(workspace.settings, known_until(workspace))]
         wanted = [(name, key) for name in _scopes(workspace, scope) for key in keys]
         outcomes = compute_windows(workspace, wanted)
     rows: list[dict[str, Any]] = []

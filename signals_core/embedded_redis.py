@@ -87,9 +87,10 @@ class EmbeddedRedis:
             else:
                 last_user = True
             if last_user:
-                with contextlib.suppress(RedisConnectionError):  # gone already
+                with contextlib.suppress(RedisConnectionError):  # it was killed: there is nothing to wait for
+                    self._client.ping()
                     self._client.shutdown(nosave=True)  # the append-only file holds everything
-                self._wait_until_gone()
+                    self._wait_until_gone()
             self._users.close()
         self._client.close()
         self._users = self._client = None

@@ -54,15 +54,12 @@ def new_directory(path: Path) -> Iterator[Path]:
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk. The caller holds a lock.
 
-    A line cut short by a power failure (no newline at the end) is completed first, so that it spoils
-    only itself; readers skip what does not parse at the end of a file.
+    A line cut short by a power failure (no newline at its end) was never acknowledged and is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
-        if file.tell() > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

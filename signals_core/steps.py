@@ -129,3 +129,18 @@ def data_span(workspace: Workspace) -> tuple[date, date]:
     end = workspace.settings.partitions.end
     following = last + timedelta(days=1)
     return workspace.settings.partitions.start, min(following, end) if end else following
+
+
+def known_until(workspace: Workspace) -> date:
+    """The date before which every session is stored: today, if the bars reach the last session.
+
+    A window whose test ends on a weekend is whole on that day, not only at the next bar.
+
+    Raises:
+        MissingPrerequisite: no ticker has bars.
+    """
+    end = data_span(workspace)[1]
+    if end <= workspace.last_session:
+        return end
+    today, limit = workspace.now.date(), workspace.settings.partitions.end
+    return max(end, min(today, limit) if limit else today)

@@ -192,8 +192,7 @@ def _stale_feature_partitions(workspace: Workspace, sunday: date) -> list[tuple[
 
 
 def _windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
-    end = steps.data_span(workspace)[1]
-    keys = [window.key for window in all_windows(workspace.settings, end)]
+    keys = [window.key for window in all_windows(workspace.settings, steps.known_until(workspace))]
     return [(scope, key) for scope in workspace.settings.ml.scopes for key in keys]
 
 

@@ -23,6 +23,10 @@ from signals_core.settings import MLSettings
 FORMAT = 1
 _FILES = ("booster.ubj", "calibrator.json", "out_of_fold.parquet", "reference.parquet")
 _MANIFEST = "manifest.json"
+_REQUIRED = (
+    *("version_id", "scope", "cause", "created_at", "as_of", "inputs", "digest"),
+    *("features", "prior", "class_weighting", "files"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,10 @@ class Model:
 
 def content_digest(pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> str:
     """The digest of what a model computes: equal digests mean equal predictions."""
-    assert pipeline.booster is not None
-    booster = bytes(pipeline.booster.save_raw("ubj"))
+    return _content_digest(_booster_bytes(pipeline), pipeline, calibrator)
+
+
+def _content_digest(booster: bytes, pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> str:
     return digest(
         np.frombuffer(booster, dtype="uint8"),
         pipeline.features,
@@ -63,6 +69,11 @@ def content_digest(pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> st
         pipeline.settings.class_weighting,
         calibrator.to_dict(),
     )
+
+
+def _booster_bytes(pipeline: MLPipeline) -> bytes:
+    assert pipeline.booster is not None
+    return bytes(pipeline.booster.save_raw("ubj"))
 
 
 def write_bundle(
@@ -78,9 +89,8 @@ def write_bundle(
     Raises:
         FileExistsError: the folder exists; a version is never overwritten.
     """
-    assert pipeline.booster is not None
     with new_directory(folder) as temporary:
-        (temporary / "booster.ubj").write_bytes(bytes(pipeline.booster.save_raw("ubj")))
+        (temporary / "booster.ubj").write_bytes(_booster_bytes(pipeline))
         (temporary / "calibrator.json").write_text(json.dumps(calibrator.to_dict(), indent=1))
         out_of_fold.reset_index().to_parquet(temporary / "out_of_fold.parquet", index=False)
         reference.reset_index().to_parquet(temporary / "reference.parquet", index=False)
@@ -110,6 +120,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise BundleError(f"{path} is of format {found!r}; this version of signals reads {FORMAT}")
+    absent = [key for key in _REQUIRED if key not in manifest]
+    if absent:
+        raise BundleError(f"{path} lacks {', '.join(absent)}: restore the folder or retrain")
     return manifest
 
 
@@ -122,7 +135,7 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     for name in _FILES:
         path = folder / name
-        expected = manifest.get("files", {}).get(name)
+        expected = manifest["files"].get(name)
         if not path.is_file():
             raise BundleError(f"{path} is missing: restore the folder or retrain")
         if file_digest(path) != expected:
@@ -139,15 +152,35 @@ def load_bundle(folder: Path) -> Model:
     import xgboost as xgb
 
     manifest = verify_bundle(folder)
+    booster = (folder / "booster.ubj").read_bytes()
     pipeline = MLPipeline(MLSettings(class_weighting=manifest["class_weighting"]))
     pipeline.booster = xgb.Booster()
-    pipeline.booster.load_model(bytearray((folder / "booster.ubj").read_bytes()))
+    pipeline.booster.load_model(bytearray(booster))
     pipeline.features = list(manifest["features"])
     pipeline.prior = np.asarray(manifest["prior"], dtype="float64")
     if pipeline.booster.feature_names != pipeline.features:
         raise BundleError(f"{folder / _MANIFEST} lists other features than the booster was trained on")
-    state = json.loads((folder / "calibrator.json").read_text())
-    return Model(manifest, pipeline, ConfidenceCalibrator.from_dict(state))
+    calibrator = ConfidenceCalibrator.from_dict(json.loads((folder / "calibrator.json").read_text()))
+    if _content_digest(booster, pipeline, calibrator) != manifest["digest"]:
+        raise BundleError(f"{folder / _MANIFEST} was altered: what it says is not what was trained")
+    return Model(manifest, pipeline, calibrator)
+
+
+def is_sound(folder: Path) -> bool:
+    """Whether a bundle could be served."""
+    try:
+        load_bundle(folder)
+    except BundleError:
+        return False
+    return True
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged bundle to a hidden name beside it, for a person to look at."""
+    number = 1
+    while (target := folder.with_name(f".{folder.name}.damaged{number}")).exists():
+        number += 1
+    folder.rename(target)
 
 
 def read_frame(folder: Path, name: str) -> pd.DataFrame:

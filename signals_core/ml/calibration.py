@@ -17,13 +17,18 @@ class ConfidenceCalibrator:
     """One sigmoid a class (Platt 1999), one against the rest, then normalised.
 
     P(class | p) is 1 / (1 + exp(-(slope * logit p + intercept))). Fit it on out-of-fold predictions only.
-    The slope is held at 0 or above: a calibrator may say that a model knows nothing, never that it is
-    right when it says the opposite.
+    The slope has a normal prior around 1, "the model is right as it is", of standard deviation
+    `slope_spread`, weighed against rows / `overlap` independent observations: forecasts that hardly vary
+    say nothing about it, and a free slope would amplify their noise. It is held at 0 or above: a calibrator
+    may say that a model knows nothing, never that it is right when it says the opposite.
     """
 
     slopes: np.ndarray | None = None
     intercepts: np.ndarray | None = None
     rows: int = 0
+    overlap: int = 5
+    """Neighbouring labels that share returns: the prediction horizon."""
+    slope_spread: float = 0.5
 
     def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> "ConfidenceCalibrator":
         """Fit on out-of-fold probabilities (n, 3) and labels (n,).
@@ -46,7 +51,7 @@ class ConfidenceCalibrator:
             solution = minimize(
                 _platt_loss,
                 x0=np.array([1.0, 0.0]),
-                args=(logits[:, number], wanted),
+                args=(logits[:, number], wanted, self.overlap / (len(labels) * self.slope_spread**2)),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=[(0.0, None), (None, None)],
@@ -91,6 +96,11 @@ class ConfidenceCalibrator:
                 f"calibrator of format {state.get('format')!r}, method {state.get('method')!r}; "
                 f"this version reads format {FORMAT}, sigmoid"
             )
+        absent = [key for key in ("classes", "slopes", "intercepts", "rows") if key not in state]
+        if absent:
+            raise BundleError(f"calibrator lacks {', '.join(absent)}")
+        if state["classes"] != list(CLASSES):
+            raise BundleError(f"calibrator is for the classes {state['classes']}, not {list(CLASSES)}")
         slopes, intercepts = (np.asarray(state[key], dtype="float64") for key in ("slopes", "intercepts"))
         if slopes.shape != (len(CLASSES),) or intercepts.shape != slopes.shape:
             raise BundleError(f"calibrator needs {len(CLASSES)} slopes and intercepts")
@@ -104,9 +114,11 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def _platt_loss(parameters: np.ndarray, logits: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
+def _platt_loss(
+    parameters: np.ndarray, logits: np.ndarray, wanted: np.ndarray, penalty: float
+) -> tuple[float, np.ndarray]:
     slope, intercept = parameters
     score = slope * logits + intercept
-    loss = np.logaddexp(0, score) - wanted * score
+    loss = float((np.logaddexp(0, score) - wanted * score).mean()) + penalty * (slope - 1) ** 2 / 2
     residual = 1 / (1 + np.exp(-score)) - wanted
-    return float(loss.mean()), np.array([(residual * logits).mean(), residual.mean()])
+    return loss, np.array([(residual * logits).mean() + penalty * (slope - 1), residual.mean()])

@@ -59,6 +59,9 @@ class DriftReport:
     """The model version and the first session of the unbroken run of reports that ask for a retrain."""
     matured_predictions: int
     rolling_accuracy: float | None
+    performance_alarm: bool
+    """Realised accuracy of a whole window of matured predictions below the threshold. It does not ask for a
+    retrain: honest probabilities of daily returns are below one half most of the time."""
     verdict: str
     inputs: str = field(default="")
 
@@ -253,10 +256,8 @@ class _Evidence:
 
 def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     settings = workspace.settings.monitoring
-    active = workspace.registry.get_active(scope)
-    if active is None:
-        raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
-    reference = read_frame(workspace.models / active.model_path, "reference")
+    model = workspace.registry.load_active(scope)
+    reference = read_frame(workspace.models / model.version_id, "reference")
     sessions = settings.window_sessions + settings.confirm_sessions
     start = day - timedelta(days=sessions * 2 + 10)  # calendar days that surely hold as many sessions
     panel = workspace.panel(scope, start, day + timedelta(days=1))
@@ -269,8 +270,8 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     earlier = features[on_date.isin(dates[: -settings.confirm_sessions][-settings.window_sessions :])]
     predictions, labels = _matured(workspace, scope, day)
     code = source_digest("signals_core.ml.monitoring")
-    inputs = digest(active.version_id, active.digest, recent, earlier, predictions, labels, settings, code)
-    return _Evidence(active.version_id, reference, recent, earlier, predictions, labels, inputs)
+    inputs = digest(model.version_id, model.manifest["digest"], recent, earlier, predictions, labels, settings, code)
+    return _Evidence(model.version_id, reference, recent, earlier, predictions, labels, inputs)
 
 
 def _judge(
@@ -282,6 +283,10 @@ def _judge(
     judged = [f for f in compared if f.status not in ("insufficient", "missing", "constant")]
     alarms = [f for f in judged if f.alarm]
     retrain = bool(judged) and len(alarms) >= settings.retrain_share * len(judged)
+    poor = realised is not None and matured >= settings.accuracy_window and realised < settings.accuracy_threshold
+    verdict = _verdict(compared, judged, alarms, retrain, len(evidence.recent), settings)
+    if poor:
+        verdict += f"; realised accuracy {realised:.3f} is below {settings.accuracy_threshold:g}"
     previous = store.latest_before(scope, day.isoformat())
     return DriftReport(
         scope=scope,
@@ -294,7 +299,8 @@ def _judge(
         episode=_episode(evidence.model_version, day, retrain, previous),
         matured_predictions=matured,
         rolling_accuracy=realised,
-        verdict=_verdict(compared, judged, alarms, retrain, len(evidence.recent), settings),
+        performance_alarm=poor,
+        verdict=verdict,
         inputs=evidence.inputs,
     )
 

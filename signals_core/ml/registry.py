@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from signals_core.errors import BundleError, MissingPrerequisite, PromotionConflict, ServiceDown
 from signals_core.files import append_line, locked
-from signals_core.ml.bundle import Model, load_bundle, read_manifest
+from signals_core.ml.bundle import Model, is_sound, load_bundle, read_manifest
 from signals_core.settings import UNIVERSE, Scope
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class ModelRegistry:
         manifest = read_manifest(folder)
         if manifest["version_id"] != version_id:
             raise BundleError(f"{folder} holds {manifest['version_id']}, not {version_id}")
+        if folder.resolve().parent != self.folder.resolve():
+            raise BundleError(f"{folder} lies outside the registry's folder {self.folder}: move it there first")
         with self._changing() as events:
             if not any(e.version_id == version_id and e.action == "registered" for e in events):
                 evidence = {
@@ -134,10 +136,6 @@ class ModelRegistry:
 
     def get_active(self, scope: Scope = UNIVERSE) -> Version | None:
         """The version in service for a scope, or None before the first promotion."""
-        with self._reading():
-            wiped = not self._redis.exists(_APPLIED)
-        if wiped:
-            self.rebuild()
         with self._reading():
             version_id = self._redis.get(f"{_ACTIVE}:{scope}")
         return self.get(str(version_id)) if version_id else None
@@ -189,11 +187,10 @@ class ModelRegistry:
             MissingPrerequisite: no earlier version served.
         """
         if version_id is None:
-            served = [e.version_id for e in self.journal() if e.scope == scope and _serves(e)]
-            earlier = [v for v in served if v != served[-1]]
-            if not earlier:
+            served = _serving_stack(self.journal(), scope)
+            if len(served) < 2:
                 raise MissingPrerequisite(f"{scope}: no version served before the present one")
-            version_id = earlier[-1]
+            version_id = served[-2]
         return self._activate("rolled_back", version_id, reason, by, {}, "any")
 
     def load_active(self, scope: Scope = UNIVERSE) -> Model:
@@ -206,13 +203,15 @@ class ModelRegistry:
             MissingPrerequisite: none was promoted yet.
             BundleError: no version that ever served is sound.
         """
-        served = [e.version_id for e in self.journal() if e.scope == scope and _serves(e)]
+        events = self.journal()
+        served = _serving_stack(events, scope)
         if not served:
             raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
+        versions, _ = fold(events)
         problems = []
-        for version_id in dict.fromkeys(reversed(served)):
+        for version_id in reversed(served):
             try:
-                model = load_bundle(self.folder / version_id)
+                model = load_bundle(self.folder / versions[version_id].model_path)
             except BundleError as error:
                 problems.append(str(error))
             else:
@@ -222,9 +221,11 @@ class ModelRegistry:
         raise BundleError(f"{scope}: no sound model: {'; '.join(problems)}")
 
     def find(self, scope: Scope, inputs: str) -> Version | None:
-        """The latest version of a scope trained from exactly these inputs, if its folder still exists."""
-        found = [v for v in self.list_versions(scope) if v.inputs == inputs]
-        return found[-1] if found and (self.folder / found[-1].model_path).is_dir() else None
+        """The latest version of a scope trained from exactly these inputs whose bundle is sound."""
+        for version in reversed(self.list_versions(scope)):
+            if version.inputs == inputs and is_sound(self.folder / version.model_path):
+                return version
+        return None
 
     def journal(self) -> list[Event]:
         """Every event, oldest first."""
@@ -232,7 +233,7 @@ class ModelRegistry:
 
     def rebuild(self) -> int:
         """Write Redis anew from the journal; returns the number of events."""
-        with locked(self._lock_path), self._reading():
+        with locked(self._lock_path), _answering():
             events = self.journal()
             self._apply(events)
         return len(events)
@@ -278,7 +279,7 @@ class ModelRegistry:
     @contextmanager
     def _changing(self) -> Iterator[list[Event]]:
         """Hold the lock, with Redis brought up to date with the journal first."""
-        with locked(self._lock_path), self._reading():
+        with locked(self._lock_path), _answering():
             events = self.journal()
             if int(self._redis.get(_APPLIED) or -1) != len(events):
                 self._apply(events)
@@ -286,12 +287,11 @@ class ModelRegistry:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        from redis.exceptions import RedisError
-
-        try:
+        """Read from Redis, written anew from the journal first if someone has wiped it."""
+        with _answering():
+            if not self._redis.exists(_APPLIED):
+                self.rebuild()
             yield
-        except RedisError as error:
-            raise ServiceDown(f"Redis does not answer ({error}): start it or check stores.redis_url") from error
 
     def _apply(self, events: list[Event]) -> None:
         """Make Redis the fold of the journal, in one transaction."""
@@ -330,6 +330,16 @@ def fold(events: list[Event]) -> tuple[dict[str, Version], dict[Scope, str]]:
     return versions, active
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except RedisError as error:
+        raise ServiceDown(f"Redis does not answer ({error}): start it or check stores.redis_url") from error
+
+
 def _serves(event: Event) -> bool:
     return event.action in ("promoted", "rolled_back")
 
@@ -337,14 +347,25 @@ def _serves(event: Event) -> bool:
 def _read_journal(path: Path) -> list[Event]:
     if not path.exists():
         return []
+    # What follows the last newline was cut short by a power failure and never acknowledged.
+    *lines, _ = path.read_bytes().split(b"\n")
     events = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             events.append(Event(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            # A line cut short by a power failure was never acknowledged; any other damage is not ours to skip.
-            if number == len(lines) or not line.rstrip().endswith("}"):
-                continue
             raise BundleError(f"{path} line {number} cannot be read ({error}): restore it") from error
     return events
+
+
+def _serving_stack(events: list[Event], scope: Scope) -> list[str]:
+    """The versions of a scope that served and were not rolled back from, the one in service last."""
+    stack: list[str] = []
+    for event in events:
+        if event.scope != scope or not _serves(event):
+            continue
+        if event.action == "rolled_back" and event.version_id in stack:
+            del stack[stack.index(event.version_id) + 1 :]
+        else:
+            stack = [version for version in stack if version != event.version_id] + [event.version_id]
+    return stack

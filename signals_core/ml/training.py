@@ -1,6 +1,6 @@
 """Train, calibrate, register and judge the model of one scope as of one Sunday."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version as library_version
 from typing import Any
@@ -9,9 +9,18 @@ import numpy as np
 import pandas as pd
 
 from signals_core import __version__
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.ml import metrics
-from signals_core.ml.bundle import Model, content_digest, load_bundle, read_frame, read_manifest, write_bundle
+from signals_core.ml.bundle import (
+    Model,
+    content_digest,
+    is_sound,
+    load_bundle,
+    read_frame,
+    read_manifest,
+    set_aside,
+    write_bundle,
+)
 from signals_core.ml.calibration import ConfidenceCalibrator
 from signals_core.ml.gate import Decision, decide
 from signals_core.ml.pipeline import MLPipeline, labels_of
@@ -112,23 +121,23 @@ def _train(
     windows: list[WindowResult],
     inputs: str,
 ) -> Version:
-    settings = workspace.settings
+    settings, horizon = workspace.settings, workspace.settings.ml.prediction_horizon
     with task(f"train {scope}", 3) as done:
         tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
         done("tuned")
         pipeline = MLPipeline(settings.ml, settings.tuning.seed)
         fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
         done("trained")
-        out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows)
+        out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows, horizon)
         labels = labels_of(out_of_fold["label"])
-        calibrator = ConfidenceCalibrator().fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
+        calibrator = ConfidenceCalibrator(overlap=horizon).fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
         done("calibrated")
 
     content = content_digest(pipeline, calibrator)
     created = workspace.now.astimezone(UTC)
     # Other inputs can lead to the very same model: both belong to its name.
     version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
-    figures = _figures(out_of_fold, settings.ml.prediction_horizon) | {
+    figures = _figures(out_of_fold, horizon) | {
         "train_rows": fitted["rows"],
         "windows": len(windows),
         "mean_window_sharpe": float(np.mean([w.sharpe_ratio for w in windows])),
@@ -153,12 +162,14 @@ def _train(
         "metrics": figures,
     }
     folder = workspace.models / version_id
+    if folder.exists():  # the same model, damaged since: a sound one would have been found before training
+        set_aside(folder)
     reference = panel.features[pipeline.features]
     write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
     return workspace.registry.register(version_id, folder, figures, by)
 
 
-def calibrate_forward(pooled: pd.DataFrame, min_rows: int) -> pd.DataFrame:
+def calibrate_forward(pooled: pd.DataFrame, min_rows: int, horizon: int) -> pd.DataFrame:
     """Add calibrated probabilities as they would have been at the time, for an honest judgement.
 
     Each window's rows are calibrated by a calibrator fitted on earlier windows' rows whose label was known
@@ -171,7 +182,7 @@ def calibrate_forward(pooled: pd.DataFrame, min_rows: int) -> pd.DataFrame:
         earlier = ((pooled["window"] < key) & (pooled["label_end"] < pd.Timestamp(key))).to_numpy()
         if earlier.sum() < min_rows or (class_shares(labels[earlier]) == 0).any():
             continue
-        calibrator = ConfidenceCalibrator().fit(raw[earlier], labels[earlier])
+        calibrator = ConfidenceCalibrator(overlap=horizon).fit(raw[earlier], labels[earlier])
         calibrated.loc[rows] = calibrator.predict_proba(raw[rows])
     return pd.concat([pooled, calibrated], axis=1)
 
@@ -216,6 +227,8 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
 def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> Version | None:
     """Register a bundle whose writer was killed before it could."""
     for path in sorted(workspace.models.glob(f"*-{scope}-*/manifest.json")):
+        if not is_sound(path.parent):
+            continue
         manifest = read_manifest(path.parent)
         if manifest["scope"] == scope and manifest["inputs"] == inputs:
             return workspace.registry.register(path.parent.name, path.parent, manifest["metrics"], by)
@@ -238,27 +251,31 @@ def judge(workspace: Workspace, version: Version, champion: Version | None) -> D
     out_of_fold = read_frame(workspace.models / version.model_path, "out_of_fold")
     champion_loss = None
     if champion is not None and champion.version_id != version.version_id:
-        champion_loss = _champion_losses(workspace, champion, out_of_fold)
+        try:
+            serving = workspace.registry.load_active(version.scope)
+        except BundleError as error:
+            decision = decide(row_losses(out_of_fold), None, settings.ml.prediction_horizon, settings.gate)
+            return replace(decision, reason=f"no sound model serves ({error}); {decision.reason}")
+        champion_loss = _champion_losses(workspace, serving, out_of_fold)
     return decide(row_losses(out_of_fold), champion_loss, settings.ml.prediction_horizon, settings.gate)
 
 
-def _champion_losses(workspace: Workspace, champion: Version, challenger: pd.DataFrame) -> pd.Series:
-    """The champion's loss on each date it did not train on.
+def _champion_losses(workspace: Workspace, model: Model, challenger: pd.DataFrame) -> pd.Series:
+    """The loss of the model that serves on each date it did not train on.
 
-    Up to its training date that is its own out-of-fold prediction; after it, what the champion itself says.
+    Up to its training date that is its own out-of-fold prediction; after it, what the model itself says.
     """
-    model = load_bundle(workspace.models / champion.model_path)
-    past = row_losses(read_frame(workspace.models / champion.model_path, "out_of_fold"))["model"]
+    past = row_losses(read_frame(workspace.models / model.version_id, "out_of_fold"))["model"]
     trained_until = pd.Timestamp(model.manifest["as_of"])
     later = challenger[challenger.index.get_level_values("date") >= trained_until]
     if later.empty:
         return past
-    return pd.concat([past, _live_losses(workspace, champion.scope, model, later)])
+    return pd.concat([past, _live_losses(workspace, model, later)])
 
 
-def _live_losses(workspace: Workspace, scope: Scope, model: Model, rows: pd.DataFrame) -> pd.Series:
+def _live_losses(workspace: Workspace, model: Model, rows: pd.DataFrame) -> pd.Series:
     dates = rows.index.get_level_values("date")
-    panel = workspace.panel(scope, dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date())
+    panel = workspace.panel(model.manifest["scope"], dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date())
     features = panel.features.loc[rows.index.intersection(panel.features.index)]
     labels = labels_of(rows.loc[features.index, "label"])
     losses = metrics.log_loss_rows(model.predict_proba(features), labels)

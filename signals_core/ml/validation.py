@@ -22,6 +22,8 @@ from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
 from signals_core.ml.tuning import tune
 from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 
+_TRADE_SESSIONS = 2
+"""A trade on the signal of t is entered at the open of t+1 and valued at the open of t+2."""
 PROBABILITY_COLUMNS = ["p_down", "p_flat", "p_up"]
 
 
@@ -131,6 +133,7 @@ class WalkForwardValidator:
         rows = window_rows(window, target, self.validation.embargo_sessions)
         if not rows.test.any():
             raise MissingPrerequisite(f"window {window.key}: no labelled row to test on")
+        target = window_target(target, rows, self.ml.prediction_horizon)
         train_x, train_y = features[rows.train], target[rows.train]
         test_x, test_y = features[rows.test], target[rows.test]
         pipeline = MLPipeline(self.ml, self.tuning.seed)
@@ -206,7 +209,8 @@ def window_rows(window: Window, target: pd.DataFrame, embargo_sessions: int = 0)
     if embargo_sessions:
         earlier = dates.unique().sort_values()
         earlier = earlier[earlier < test_start]
-        barrier = earlier[-min(embargo_sessions, len(earlier))]
+        if len(earlier):
+            barrier = earlier[-min(embargo_sessions, len(earlier))]
     in_train = (dates >= train_start) & (dates < test_start)
     in_test = (dates >= test_start) & (dates < test_end)
     trains = np.asarray(in_train & labelled & (known < barrier))
@@ -214,6 +218,16 @@ def window_rows(window: Window, target: pd.DataFrame, embargo_sessions: int = 0)
     purged = np.asarray(in_train & labelled & (known >= barrier))
     unlabelled = (in_train & ~labelled) | (in_test & ~tests)
     return WindowRows(trains, tests, int(purged.sum()), int(np.asarray(unlabelled).sum()))
+
+
+def window_target(target: pd.DataFrame, rows: WindowRows, horizon: int) -> pd.DataFrame:
+    """The target as a window may see it: no `trade_return` that needs an open after the test's end.
+
+    A test row's label ends before the test does, `horizon` sessions after the row; its trade ends two
+    sessions after it. Only a horizon of one session lets the trade reach further.
+    """
+    last = target[rows.test].groupby(level="symbol").cumcount(ascending=False) < _TRADE_SESSIONS - horizon
+    return target.assign(trade_return=target["trade_return"].mask(last.reindex(target.index, fill_value=False)))
 
 
 def pool_out_of_fold(results: list[WindowResult]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,15 +29,13 @@ class WindowStore:
         content = json.dumps({"inputs": inputs, "figures": result.figures()}, sort_keys=True).encode()
         table = pa.Table.from_pandas(result.out_of_fold.reset_index(), preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
-        write_atomic(self._path(scope, result.start), lambda path: pq.write_table(table, path))
+        path = self._path(scope, result.start)
+        write_atomic(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
 
     def inputs(self, scope: Scope, key: str) -> str | None:
         """What a stored window was made from, or None if it is not stored or its file is damaged."""
-        path = self._path(scope, key)
-        if not path.exists():
-            return None
         try:
-            return str(_content(path)["inputs"])
+            return str(_read(self._path(scope, key))[0]["inputs"])
         except DataError:
             return None
 
@@ -46,12 +45,10 @@ class WindowStore:
         Raises:
             DataError: it is not stored, or its file is damaged.
         """
-        path = self._path(scope, key)
-        figures = _content(path)["figures"]
-        frame = pq.read_table(path, partitioning=None).to_pandas()
+        content, frame = _read(self._path(scope, key))
         for name in ("date", "label_end"):
             frame[name] = frame[name].astype(f"datetime64[{DATE_UNIT}]")
-        return WindowResult(**figures, out_of_fold=frame.set_index(["symbol", "date"]))
+        return WindowResult(**content["figures"], out_of_fold=frame.set_index(["symbol", "date"]))
 
     def keys(self, scope: Scope, before: date | None = None) -> list[str]:
         """Test starts of the stored windows of a scope in order; those whose test ended by `before`, if given."""
@@ -60,14 +57,16 @@ class WindowStore:
         )
         if before is None:
             return found
-        return [k for k in found if date.fromisoformat(_content(self._path(scope, k))["figures"]["end"]) <= before]
+        return [k for k in found if date.fromisoformat(_read(self._path(scope, k))[0]["figures"]["end"]) <= before]
 
     def _path(self, scope: Scope, key: str) -> Path:
         return self._folder / f"scope={scope}" / f"window={key}.parquet"
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The metadata and the rows of a file, both whole."""
     try:
-        return json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
-    except (pa.ArrowException, OSError, KeyError) as error:
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        return json.loads((table.schema.metadata or {})[_METADATA_KEY]), table.to_pandas()
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"validation window {path} is absent or damaged ({error}): materialise it (again)") from error

@@ -13,6 +13,7 @@ from signals_core.ml.validation import (
     WindowResult,
     calendar_windows,
     window_rows,
+    window_target,
 )
 from signals_core.progress import track
 from signals_core.provenance import digest, source_digest
@@ -103,7 +104,7 @@ def window_inputs(settings: Settings, panel: Panel, window: Window) -> str:
     used = rows.train | rows.test
     return digest(
         panel.features[used],
-        panel.target[used],
+        window_target(panel.target, rows, settings.ml.prediction_horizon)[used],
         (window.key, window.train_start, window.test_end),
         _model_settings(settings),
         settings.validation,
@@ -121,9 +122,9 @@ def _model_settings(settings: Settings) -> list[object]:
 
 
 def _end(workspace: Workspace) -> date:
-    from signals_core.steps import data_span
+    from signals_core.steps import known_until
 
-    return data_span(workspace)[1]
+    return known_until(workspace)
 
 
 def _panel(workspace: Workspace, scope: Scope) -> Panel:

@@ -36,7 +36,7 @@ def requests(sensor: dg.SensorDefinition, home: Path) -> list[dg.RunRequest]:
 
 
 def report(version: str, day: str, episode: str | None) -> DriftReport:
-    return DriftReport("UNIVERSE", day, version, 120, 3000, [], episode is not None, episode, 0, None, "a verdict")
+    return DriftReport("UNIVERSE", day, version, 120, 3000, [], bool(episode), episode, 0, None, False, "a verdict")
 
 
 def active_version(home: Path) -> str:

@@ -22,7 +22,7 @@ LAST_SESSION = date(2022, 7, 1)
 QUICK_ML = MLSettings(min_training_samples=30, xgb_params=XgbParams(n_estimators=4, max_depth=2))
 QUICK_TUNING = TuningSettings(trials=0)
 
-FEATURES = ("rsi_14", "returns_1d", "returns_5d")
+FEATURES = ("rsi_14", "macd_pct", "roc_10")
 
 
 def make_panel(

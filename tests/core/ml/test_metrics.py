@@ -1,3 +1,4 @@
+import itertools
 from datetime import date
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_delaying_foresight_by_one_bar_takes_the_sharpe_ratio_away():
 
 def test_a_higher_cost_never_raises_the_return_of_any_day():
     runs = [random_following(cost_bps=cost) for cost in (0, 2, 5, 20)]
-    for cheaper, dearer in zip(runs, runs[1:], strict=False):
+    for cheaper, dearer in itertools.pairwise(runs):
         assert (dearer <= cheaper).all()
         assert dearer.sum() < cheaper.sum()
 

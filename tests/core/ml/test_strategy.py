@@ -1,0 +1,210 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from signals_core.errors import BundleError, DataError, MissingPrerequisite
+from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.strategy.base import SignalDirection
+from signals_core.strategy.ml_strategy import SignalStore, is_current, served_tickers, session_signals
+from tests.core.ml.helpers import FEATURES, LAST_SESSION, constant_calibrator, flip_byte, make_bundle
+
+
+def serve(workspace, version_id, probabilities, scope="UNIVERSE", **options) -> None:
+    """Put a model into service that always says these probabilities."""
+    calibrator = constant_calibrator(probabilities)
+    make_bundle(workspace.models, version_id, scope, calibrator=calibrator, columns=FEATURES, **options)
+    workspace.registry.register(version_id, workspace.models / version_id, {})
+    workspace.registry.promote(version_id)
+
+
+@pytest.fixture
+def workspace(validated, open_workspace):
+    """No model in service."""
+    return open_workspace(validated)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "direction", "reason"),
+    [
+        ((0.1, 0.2, 0.7), "LONG", ""),
+        ((0.7, 0.2, 0.1), "SHORT", ""),
+        ((0.1, 0.7, 0.2), "", "FLAT is the likeliest class"),
+        ((0.2, 0.3, 0.5), "", "UP is the likeliest class, below the threshold of 0.55"),
+        ((0.5, 0.3, 0.2), "", "DOWN is the likeliest class, below the threshold of 0.55"),
+        ((0.02, 0.42, 0.56), "LONG", ""),
+    ],
+)
+def test_a_signal_needs_up_or_down_to_be_the_likeliest_and_above_the_threshold(
+    workspace, probabilities, direction, reason
+):
+    serve(workspace, "v1", probabilities)
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    assert frame["symbol"].tolist() == ["AAA", "BBB"]
+    assert set(frame["direction"]) == {direction}
+    assert set(frame["reason"]) == {reason}
+    assert set(frame["model_version"]) == {"v1"}
+    assert frame["date"].tolist() == [pd.Timestamp("2022-07-01")] * 2
+    assert frame[["p_down", "p_flat", "p_up"]].to_numpy() == pytest.approx(np.array([probabilities] * 2))
+    assert frame["strength"].to_numpy() == pytest.approx([max(probabilities)] * 2)
+
+
+def test_a_probability_of_exactly_the_threshold_is_no_signal(validated, open_workspace, workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    strength = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame["strength"][0]
+    for threshold, directions in ((strength, {""}), (np.nextafter(strength, 0), {"LONG"})):
+        at = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD=repr(float(threshold)))
+        assert set(session_signals(at, "UNIVERSE", LAST_SESSION).frame["direction"]) == directions
+
+
+def test_only_long_and_short_rows_become_signals(workspace):
+    serve(workspace, "v1", (0.7, 0.2, 0.1))
+    signals = session_signals(workspace, "UNIVERSE", LAST_SESSION).signals()
+    assert [(s.symbol, s.direction, s.strategy_name) for s in signals] == [
+        ("AAA", SignalDirection.SHORT, "ml_signal"),
+        ("BBB", SignalDirection.SHORT, "ml_signal"),
+    ]
+    assert signals[0].strength == pytest.approx(0.7)
+    assert signals[0].timestamp.date() == LAST_SESSION
+    assert signals[0].metadata == {"model_version": "v1"}
+    serve(workspace, "v2", (0.1, 0.8, 0.1))
+    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).signals() == []
+
+
+@pytest.mark.parametrize(("as_of", "direction"), [(date(2022, 6, 17), "LONG"), (date(2022, 6, 16), "")])
+def test_a_model_older_than_fourteen_days_gives_no_signal(workspace, as_of, direction):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=as_of)
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    assert set(frame["direction"]) == {direction}
+    assert set(frame["reason"]) == {"" if direction else "the model is 15 days old"}
+    assert frame["p_up"].to_numpy() == pytest.approx([0.7, 0.7])  # what it would have said is kept
+
+
+def test_a_ticker_with_its_own_model_is_served_by_that_one_and_the_others_by_the_pooled_one(workspace):
+    serve(workspace, "pooled", (0.1, 0.2, 0.7))
+    assert served_tickers(workspace, "UNIVERSE") == ["AAA", "BBB"]
+    serve(workspace, "own", (0.7, 0.2, 0.1), scope="AAA")
+    assert served_tickers(workspace, "UNIVERSE") == ["BBB"]
+    assert served_tickers(workspace, "AAA") == ["AAA"]
+    pooled = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    own = session_signals(workspace, "AAA", LAST_SESSION).frame
+    columns = ["symbol", "direction", "model_version"]
+    assert pooled[columns].to_numpy().tolist() == [["BBB", "LONG", "pooled"]]
+    assert own[columns].to_numpy().tolist() == [["AAA", "SHORT", "own"]]
+
+
+def test_a_pooled_model_whose_tickers_all_have_their_own_gives_no_rows(validated, open_workspace):
+    workspace = open_workspace(validated, SA_ML__SCOPES='["UNIVERSE", "AAA", "BBB"]')
+    serve(workspace, "pooled", (0.1, 0.2, 0.7))
+    for ticker in ("AAA", "BBB"):
+        serve(workspace, f"own-{ticker}", (0.7, 0.2, 0.1), scope=ticker)
+    result = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    assert result.frame.empty
+    assert result.signals() == []
+    assert SignalStore(workspace.data / "signals").load("UNIVERSE", LAST_SESSION).empty
+
+
+def test_each_symbol_gets_the_probabilities_of_its_own_row(trained, open_workspace):
+    workspace = open_workspace(trained, SA_ML__SCOPES='["UNIVERSE"]')
+    columns = ("cci_20", "aroonosc_25", "macd_pct")  # of both signs, as the rows the trees were made from
+    make_bundle(workspace.models, "v1", calibrator=ConfidenceCalibrator(np.ones(3), np.zeros(3), 500), columns=columns)
+    workspace.registry.register("v1", workspace.models / "v1", {})
+    workspace.registry.promote("v1")
+    model = workspace.registry.load_active()
+    days = [date(2022, 6, day) for day in (1, 6, 10, 15, 22, 24, 28)]
+    differ = 0
+    for day in days:
+        frame = session_signals(workspace, "UNIVERSE", day).frame
+        features = workspace.panel("UNIVERSE", date(2022, 6, 1), date(2022, 7, 1)).features
+        for _, row in frame.iterrows():
+            one = features.loc[[(row["symbol"], pd.Timestamp(day))]]
+            assert row[["p_down", "p_flat", "p_up"]].astype(float).to_numpy() == pytest.approx(
+                model.predict_proba(one)[0]
+            )
+        differ += frame["p_up"].nunique() == 2
+    assert differ > 0  # else rows could be exchanged unnoticed
+
+
+def test_the_second_call_computes_nothing_and_returns_the_same(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    assert not is_current(workspace, "UNIVERSE", LAST_SESSION)
+    first = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    second = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    assert (first.computed, second.computed) == (True, False)
+    pd.testing.assert_frame_equal(first.frame, second.frame, check_dtype=False)
+    assert first.signals() == second.signals()
+    assert is_current(workspace, "UNIVERSE", LAST_SESSION)
+
+
+def test_another_model_or_rule_makes_signals_anew(validated, open_workspace, workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    stricter = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD="0.8")
+    assert session_signals(stricter, "UNIVERSE", LAST_SESSION).computed
+    serve(stricter, "v2", (0.05, 0.05, 0.9))
+    again = session_signals(stricter, "UNIVERSE", LAST_SESSION)
+    assert again.computed
+    assert set(again.frame["model_version"]) == {"v2"}
+
+
+def test_the_last_good_model_serves_while_the_active_one_is_damaged(workspace):
+    serve(workspace, "v1", (0.7, 0.2, 0.1))
+    serve(workspace, "v2", (0.1, 0.2, 0.7))
+    flip_byte(workspace.models / "v2" / "booster.ubj")
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    assert set(frame["model_version"]) == {"v1"}
+    assert set(frame["direction"]) == {"SHORT"}
+    flip_byte(workspace.models / "v1" / "booster.ubj")
+    with pytest.raises(BundleError, match="no sound model"):
+        session_signals(workspace, "UNIVERSE", LAST_SESSION)
+
+
+def test_a_symbol_without_features_that_day_says_so(validated, open_workspace):
+    workspace = open_workspace(validated, SA_UNIVERSE__TICKERS='["AAA", "CCC", "BBB"]')  # nobody has bars of CCC
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame.set_index("symbol")
+    assert frame["direction"].to_dict() == {"AAA": "LONG", "CCC": "", "BBB": "LONG"}
+    assert frame.loc["CCC", "reason"] == "no features of this session"
+    assert frame.loc["CCC", ["p_down", "p_flat", "p_up", "strength"]].isna().all()
+
+
+def test_without_a_model_there_are_no_signals(workspace):
+    with pytest.raises(MissingPrerequisite, match="UNIVERSE: no model is in service"):
+        session_signals(workspace, "UNIVERSE", LAST_SESSION)
+
+
+def test_a_day_that_is_no_session_is_refused(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    with pytest.raises(MissingPrerequisite):
+        session_signals(workspace, "UNIVERSE", date(2022, 6, 20))
+
+
+def test_stored_predictions_are_those_of_earlier_sessions_without_refused_symbols(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    store = SignalStore(workspace.data / "signals")
+    assert store.predictions("UNIVERSE", before=LAST_SESSION).empty
+    for day in (date(2022, 6, 29), date(2022, 6, 30), LAST_SESSION):
+        session_signals(workspace, "UNIVERSE", day)
+    frame = store.load("UNIVERSE", LAST_SESSION)
+    assert len(frame) == 2
+    found = store.predictions("UNIVERSE", before=LAST_SESSION)
+    assert sorted(found.index) == [
+        (symbol, pd.Timestamp(day)) for symbol in ("AAA", "BBB") for day in ("2022-06-29", "2022-06-30")
+    ]
+    assert found.columns.tolist() == ["p_down", "p_flat", "p_up"]
+
+
+def test_a_damaged_signal_file_is_refused_by_name_and_computed_again(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    first = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    path = workspace.data / "signals" / "scope=UNIVERSE" / "date=2022-07-01.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    store = SignalStore(workspace.data / "signals")
+    with pytest.raises(DataError, match=r"date=2022-07-01\.parquet is damaged"):
+        store.load("UNIVERSE", LAST_SESSION)
+    with pytest.raises(MissingPrerequisite, match="signals predict"):
+        store.load("UNIVERSE", date(2022, 6, 30))
+    again = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    assert again.computed
+    pd.testing.assert_frame_equal(again.frame, first.frame)

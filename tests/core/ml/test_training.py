@@ -1,0 +1,266 @@
+import shutil
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from signals_core import steps
+from signals_core.errors import MissingPrerequisite
+from signals_core.features.catalog import CATEGORIES
+from signals_core.ml.bundle import load_bundle, read_frame
+from signals_core.ml.registry import ModelRegistry
+from signals_core.ml.training import (
+    CALIBRATED_COLUMNS,
+    as_of_sunday,
+    calibrate_forward,
+    is_current,
+    row_losses,
+    train_model,
+)
+from signals_core.ml.windows import compute_windows
+from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
+
+
+@pytest.mark.parametrize(
+    ("moment", "sunday"),
+    [
+        (datetime(2022, 7, 3, 2, tzinfo=UTC), date(2022, 7, 3)),
+        (datetime(2022, 7, 2, 23, tzinfo=UTC), date(2022, 6, 26)),
+        (datetime(2022, 7, 4, tzinfo=UTC), date(2022, 7, 3)),
+    ],
+)
+def test_a_model_belongs_to_the_sunday_on_or_before(moment, sunday):
+    assert as_of_sunday(moment) == sunday
+
+
+def pooled(keys=("2021-01-01", "2021-04-01", "2021-07-01"), seed=0) -> pd.DataFrame:
+    """Out-of-fold rows of three quarters; labels end seven days later; the model is twice too sure."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for key in keys:
+        dates = pd.bdate_range(key, periods=60, name="date")
+        index = pd.MultiIndex.from_product([["AAA", "BBB", "CCC"], dates], names=["symbol", "date"])
+        truth = random.dirichlet([6, 8, 6], len(index))
+        sure = truth**2 / (truth**2).sum(axis=1, keepdims=True)
+        frame = pd.DataFrame(sure, index=index, columns=["p_down", "p_flat", "p_up"])
+        frame["label"] = [random.choice(3, p=p) for p in truth]
+        frame["label_end"] = index.get_level_values("date") + pd.Timedelta(days=7)
+        parts.append(frame.assign(window=key, prior_down=0.3, prior_flat=0.4, prior_up=0.3))
+    return pd.concat(parts).sort_index()
+
+
+def test_the_first_window_stays_uncalibrated_and_the_later_ones_are_calibrated():
+    frame = calibrate_forward(pooled(), min_rows=100, horizon=5)
+    calibrated = frame[CALIBRATED_COLUMNS].notna().all(axis=1).groupby(frame["window"]).mean()
+    assert calibrated.to_dict() == {"2021-01-01": 0.0, "2021-04-01": 1.0, "2021-07-01": 1.0}
+    assert frame[CALIBRATED_COLUMNS].sum(axis=1)[frame["window"] > "2021-02"].to_numpy() == pytest.approx(1)
+    losses = row_losses(frame)
+    assert len(losses) == 2 * 180
+    assert losses["model"].mean() < losses["raw"].mean()
+
+
+def test_calibration_never_uses_rows_whose_label_was_not_known_before_the_window():
+    frame = pooled()
+    later = frame["label_end"] >= pd.Timestamp("2021-04-01")
+    turned = frame.copy()
+    turned.loc[later, "label"] = (turned.loc[later, "label"] + 1) % 3
+    mine = frame["window"] == "2021-04-01"
+    assert (later & (frame["window"] == "2021-01-01")).sum() == 3  # of 25 March: known at the close of 1 April
+    before, after = calibrate_forward(frame, 100, horizon=5), calibrate_forward(turned, 100, horizon=5)
+    assert before.loc[mine, CALIBRATED_COLUMNS].equals(after.loc[mine, CALIBRATED_COLUMNS])
+    assert not before[CALIBRATED_COLUMNS].equals(after[CALIBRATED_COLUMNS])  # the third window does use them
+
+
+def test_a_label_that_ends_on_the_first_test_date_is_not_known_before_it():
+    frame = pooled()
+    first = frame["window"] == "2021-01-01"
+    mine = frame["window"] == "2021-04-01"
+    day_before, same_day = frame.copy(), frame.copy()
+    rows = frame.index[first][-3:]
+    for copy, end in ((day_before, "2021-03-31"), (same_day, "2021-04-01")):
+        copy.loc[rows, "label_end"] = pd.Timestamp(end)
+        copy.loc[rows, "label"] = 0
+        copy.loc[rows, ["p_down", "p_flat", "p_up"]] = [0.01, 0.01, 0.98]
+    without = frame.drop(rows)
+    expected = calibrate_forward(without, 100, horizon=5).loc[mine[mine].index, CALIBRATED_COLUMNS]
+    assert calibrate_forward(same_day, 100, horizon=5).loc[mine, CALIBRATED_COLUMNS].equals(expected)
+    assert not calibrate_forward(day_before, 100, horizon=5).loc[mine, CALIBRATED_COLUMNS].equals(expected)
+
+
+@pytest.mark.parametrize(("min_rows", "calibrated"), [(177, True), (178, False)])
+def test_fewer_earlier_rows_than_the_minimum_leave_a_window_uncalibrated(min_rows, calibrated):
+    frame = calibrate_forward(pooled(("2021-01-01", "2021-04-01")), min_rows, horizon=5)
+    assert frame[CALIBRATED_COLUMNS].notna().any(axis=None) == calibrated
+
+
+def test_training_end_to_end_from_bars_to_a_judged_version(workspace):
+    tickers = workspace.settings.universe.tickers
+    steps.ingest(workspace, [*tickers, "SPY", "XLK"])
+    start, end = steps.data_span(workspace)
+    for category in CATEGORIES:
+        steps.build_category(workspace, category, tickers, start, end)
+    steps.build_matrix(workspace, tickers, start, end)
+    steps.build_target(workspace, tickers, start, end)
+    compute_windows(workspace, [("AAA", key) for key in ("2021-01-01", "2021-07-01", "2022-01-01")])
+
+    assert not is_current(workspace, "AAA", AS_OF)
+    first = train_model(workspace, "AAA", AS_OF, "schedule", by="test")
+    assert first.trained
+    assert is_current(workspace, "AAA", AS_OF)
+    manifest = load_bundle(workspace.models / first.version.model_path).manifest
+    assert (manifest["train_start"], manifest["train_end"]) == ("2021-07-06", "2022-06-24")
+    assert (manifest["scope"], manifest["cause"], manifest["symbols"]) == ("AAA", "schedule", ["AAA"])
+    assert any("vix" in name for name in manifest["features_without_data"])
+    assert first.version.metrics["windows"] == 3
+    assert first.version.decision.split(":")[0] in ("promoted", "rejected")
+    assert workspace.registry.journal()[0].action == "registered"
+    assert sum(b.rows for b in first.reliability) == 3 * first.version.metrics["rows"]
+
+    second = train_model(workspace, "AAA", AS_OF, "schedule")
+    assert (second.trained, second.version) == (False, first.version)
+    assert len(workspace.registry.journal()) == 2
+
+
+def test_importance_is_the_share_of_each_feature_in_the_gain_the_largest_first(validated, open_workspace):
+    few = {"SA_TUNING__TRIALS": "0", "SA_ML__XGB_PARAMS__N_ESTIMATORS": "5"}
+    workspace = open_workspace(validated, **few)
+    trained = train_model(workspace, "AAA", AS_OF, "person")
+    shares = list(trained.importance.values())
+    assert sum(shares) == pytest.approx(1)
+    assert shares == sorted(shares, reverse=True)
+    model = load_bundle(workspace.models / trained.version.model_path)
+    assert set(trained.importance) <= set(model.features)
+    assert model.manifest["rounds"] == 5
+
+
+@pytest.fixture
+def ready(validated, open_workspace):
+    return open_workspace(validated)
+
+
+def test_a_model_uses_only_labels_known_before_its_sunday(ready):
+    version = train_model(ready, "AAA", date(2022, 4, 3), "person").version
+    manifest = load_bundle(ready.models / version.model_path).manifest
+    # The label of 25 March ends on 1 April, the last session before Sunday 3 April.
+    assert (manifest["train_start"], manifest["train_end"]) == ("2021-04-05", "2022-03-25")
+    assert version.metrics["windows"] == 4
+    assert read_frame(ready.models / version.model_path, "reference").index.get_level_values(
+        "date"
+    ).max() == pd.Timestamp("2022-03-25")
+
+
+def test_the_stored_figures_are_those_of_the_stored_predictions(ready):
+    version = train_model(ready, "UNIVERSE", AS_OF, "person").version
+    losses = row_losses(read_frame(ready.models / version.model_path, "out_of_fold"))
+    assert version.metrics["rows"] == len(losses)
+    assert version.metrics["log_loss"] == pytest.approx(losses["model"].mean())
+    assert version.metrics["raw_log_loss"] == pytest.approx(losses["raw"].mean())
+    assert version.metrics["gain"] == pytest.approx(
+        (losses["prior"] - losses["model"]).groupby(level="date").mean().mean()
+    )
+
+
+def test_the_same_inputs_train_the_same_model(ready):
+    first = train_model(ready, "AAA", AS_OF, "person").version
+    shutil.rmtree(ready.models / first.model_path)
+    again = train_model(ready, "AAA", AS_OF, "person")
+    assert again.trained
+    assert again.version.digest == first.digest
+
+
+def test_a_changed_setting_trains_anew(ready, validated, open_workspace):
+    first = train_model(ready, "AAA", AS_OF, "person").version
+    other = open_workspace(validated, SA_TUNING__SEED="8")
+    assert not is_current(other, "AAA", AS_OF)
+    assert train_model(other, "AAA", AS_OF, "person").version.version_id != first.version_id
+    threshold = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD="0.7")
+    assert is_current(threshold, "AAA", AS_OF)
+
+
+def test_an_orphan_bundle_is_adopted_and_not_trained_again(ready, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelRegistry, "register", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(ready, "AAA", AS_OF, "person")
+    (orphan,) = (path.parent for path in ready.models.glob("*/manifest.json"))
+    assert ready.registry.list_versions() == []
+    assert not is_current(ready, "AAA", AS_OF)
+
+    adopted = train_model(ready, "AAA", AS_OF, "person")
+    assert (adopted.trained, adopted.version.version_id) == (False, orphan.name)
+    assert adopted.version.decision != "registered"
+    assert len(list(ready.models.glob("*/manifest.json"))) == 1
+    assert is_current(ready, "AAA", AS_OF)
+
+
+def test_a_version_registered_but_not_judged_is_judged_the_next_time(ready, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("signals_core.ml.training._judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(ready, "AAA", AS_OF, "person")
+    assert [v.decision for v in ready.registry.list_versions()] == ["registered"]
+    assert not is_current(ready, "AAA", AS_OF)
+    finished = train_model(ready, "AAA", AS_OF, "person")
+    assert not finished.trained
+    assert finished.version.decision.split(":")[0] in ("promoted", "rejected")
+
+
+def test_a_first_model_that_is_not_worse_than_the_prior_is_promoted_by_training(validated, open_workspace):
+    lenient = open_workspace(validated, SA_GATE__MAX_Z="10")
+    trained = train_model(lenient, "AAA", AS_OF, "person").version
+    assert trained.active
+    assert trained.decision.startswith("promoted: first model")
+    assert lenient.registry.get_active("AAA") == trained
+    assert lenient.registry.journal()[-1].evidence["replaced"] is None
+
+
+def test_a_retrained_model_is_compared_with_the_champion_and_does_not_replace_it_for_nothing(validated, open_workspace):
+    first = train_model(open_workspace(validated, SA_GATE__MAX_Z="10"), "AAA", date(2022, 4, 3), "person").version
+    workspace = open_workspace(validated, SA_GATE__MAX_Z="10")
+    second = train_model(workspace, "AAA", AS_OF, "drift").version
+    assert second.version_id != first.version_id
+    assert second.decision.startswith("rejected: does not beat the champion")
+    rejected = workspace.registry.journal()[-1]
+    # The champion's own out-of-fold dates, and the later ones of its challenger, which it predicts itself.
+    assert rejected.evidence["gain_over_champion"]["dates"] > first.metrics["dates"]
+    assert workspace.registry.get_active("AAA").version_id == first.version_id
+
+
+def test_training_without_windows_is_refused_with_the_command(ready):
+    with pytest.raises(MissingPrerequisite, match=r"AAA: no validation window ended by 2021-06-30.*signals validate"):
+        train_model(ready, "AAA", date(2021, 6, 30), "person")
+
+
+def test_too_little_to_calibrate_on_is_refused(validated, open_workspace):
+    workspace = open_workspace(validated, SA_CALIBRATION__MIN_ROWS="5000")
+    with pytest.raises(MissingPrerequisite, match=r"lower calibration\.min_rows"):
+        train_model(workspace, "AAA", AS_OF, "person")
+    assert list(workspace.models.glob("*/manifest.json")) == []
+
+
+def test_a_damaged_champion_does_not_stop_a_retrain(trained, open_workspace):
+    workspace = open_workspace(trained, SA_TUNING__SEED="8")
+    champion = workspace.registry.get_active("AAA")
+    flip_byte(workspace.models / champion.model_path / "booster.ubj")
+    assert train_model(workspace, "AAA", AS_OF, "person").version.decision != "registered"
+
+
+def test_a_damaged_version_is_trained_again_when_asked_for(trained, open_workspace):
+    workspace = open_workspace(trained)
+    version = workspace.registry.get_active("AAA")
+    (workspace.models / version.model_path / "booster.ubj").unlink()
+    retrained = train_model(workspace, "AAA", AS_OF, "person")
+    load_bundle(workspace.models / retrained.version.model_path)
+
+
+def test_a_damaged_manifest_of_an_old_version_does_not_stop_training(ready):
+    old = make_bundle(ready.models, "20200101T000000000000Z-AAA-00000000", "AAA")
+    (old / "manifest.json").write_text("{")
+    assert train_model(ready, "AAA", AS_OF, "person").trained

@@ -1,0 +1,271 @@
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.ml import validation
+from signals_core.ml.validation import (
+    WalkForwardValidator,
+    Window,
+    WindowRows,
+    calendar_windows,
+    pool_out_of_fold,
+    window_rows,
+)
+from signals_core.settings import ValidationSettings
+from signals_core.workspace import Panel
+from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
+
+WINDOW = Window(date(2020, 1, 1), date(2021, 1, 1), date(2021, 7, 1))
+
+
+def dates_of(panel: Panel, rows: np.ndarray) -> pd.DatetimeIndex:
+    return panel.target.index.get_level_values("date")[rows]
+
+
+def validator(**changes) -> WalkForwardValidator:
+    return WalkForwardValidator(QUICK_ML, QUICK_TUNING, ValidationSettings(**changes))
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return make_panel()
+
+
+def test_windows_of_two_and_a_half_years_start_on_these_dates():
+    windows = calendar_windows(date(2020, 1, 1), date(2022, 7, 2), train_months=12, test_months=6, step_months=3)
+    assert [(w.train_start.isoformat(), w.key, w.test_end.isoformat()) for w in windows] == [
+        ("2020-01-01", "2021-01-01", "2021-07-01"),
+        ("2020-04-01", "2021-04-01", "2021-10-01"),
+        ("2020-07-01", "2021-07-01", "2022-01-01"),
+        ("2020-10-01", "2021-10-01", "2022-04-01"),
+        ("2021-01-01", "2022-01-01", "2022-07-01"),
+    ]
+
+
+@pytest.mark.parametrize(("end", "count"), [(date(2021, 6, 30), 0), (date(2021, 7, 1), 1), (date(2021, 9, 30), 1)])
+def test_a_window_exists_only_once_its_test_has_ended(end, count):
+    assert len(list(calendar_windows(date(2020, 1, 1), end, 12, 6, 3))) == count
+
+
+def test_windows_begin_with_the_month_of_the_first_date():
+    first = next(calendar_windows(date(2020, 2, 17), date(2023, 1, 1), 24, 6, 3))
+    assert (first.train_start, first.test_start) == (date(2020, 2, 1), date(2022, 2, 1))
+
+
+def test_training_ends_five_sessions_before_the_test_around_christmas(panel):
+    rows = window_rows(WINDOW, panel.target)
+    trained = dates_of(panel, rows.train)
+    # The label of 23 December 2020 ends on the 31st; that of the 24th on 4 January, inside the test.
+    assert (trained.min(), trained.max()) == (pd.Timestamp("2020-01-02"), pd.Timestamp("2020-12-23"))
+    assert rows.purged == 2 * 5
+
+
+def test_testing_ends_where_labels_would_reach_past_the_window(panel):
+    rows = window_rows(WINDOW, panel.target)
+    tested = dates_of(panel, rows.test)
+    assert (tested.min(), tested.max()) == (pd.Timestamp("2021-01-04"), pd.Timestamp("2021-06-23"))
+    assert rows.unlabelled == 2 * 5
+
+
+@pytest.mark.parametrize("embargo", [0, 1, 10])
+@pytest.mark.parametrize("horizon", [1, 5, 20])
+def test_no_label_of_training_reaches_the_test_and_none_of_the_test_past_its_end(horizon, embargo):
+    panel = make_panel(horizon=horizon)
+    rows = window_rows(WINDOW, panel.target, embargo)
+    ends = panel.target["label_end"]
+    assert ends[rows.train].max() < pd.Timestamp("2021-01-01")
+    assert ends[rows.test].max() < pd.Timestamp("2021-07-01")
+    assert not (rows.train & rows.test).any()
+    assert len(dates_of(panel, rows.train).unique()) == 253 - horizon - embargo  # XNYS had 253 sessions in 2020
+
+
+def test_an_embargo_of_three_sessions_moves_the_last_training_date_three_sessions_back(panel):
+    rows = window_rows(WINDOW, panel.target, embargo_sessions=3)
+    # The barrier is 29 December 2020: the last label ends on the 28th.
+    assert dates_of(panel, rows.train).max() == pd.Timestamp("2020-12-18")
+    assert rows.purged == 2 * 8
+
+
+def test_an_embargo_before_the_first_bar_of_a_late_listing_is_refused_like_any_window_without_training_rows():
+    late = make_panel(("AAA",), listed={"AAA": date(2021, 3, 1)})
+    rows = window_rows(WINDOW, late.target, embargo_sessions=5)
+    assert not rows.train.any()
+
+
+def test_a_date_is_never_split_between_training_and_test():
+    panel = make_panel(("AAA", "BBB", "CCC"))
+    for window in calendar_windows(date(2020, 1, 1), date(2021, 8, 1), 6, 2, 1):
+        rows = window_rows(window, panel.target)
+        for side in (rows.train, rows.test):
+            assert set(pd.Series(dates_of(panel, side)).value_counts()) == {3}
+        assert not set(dates_of(panel, rows.train)) & set(dates_of(panel, rows.test))
+
+
+def test_a_late_listing_trains_from_its_first_bar_and_is_purged_by_its_own_labels():
+    panel = make_panel(listed={"BBB": date(2020, 9, 1)})
+    rows = window_rows(WINDOW, panel.target)
+    index = panel.target.index
+    late = index.get_level_values("symbol") == "BBB"
+    assert dates_of(panel, rows.train & late).min() == pd.Timestamp("2020-09-01")
+    assert dates_of(panel, rows.train & ~late).min() == pd.Timestamp("2020-01-02")
+    assert panel.target["label_end"][rows.train & late].max() == pd.Timestamp("2020-12-31")
+
+
+def test_a_symbol_with_missing_bars_is_purged_by_its_own_later_label_end(panel):
+    # BBB does not trade for a fortnight before the test: five of ITS bars reach further than five sessions.
+    from signals_core.ml.target import make_target
+
+    dates = panel.target.xs("AAA").index
+    gone = (dates >= "2020-12-14") & (dates < "2020-12-28")
+    bars = pd.DataFrame({"open": 1.0, "close": np.arange(len(dates)) + 100.0}, index=dates)[~gone]
+    target = pd.concat({"AAA": panel.target.xs("AAA"), "BBB": make_target(bars, QUICK_ML)}, names=["symbol", "date"])
+    rows = window_rows(WINDOW, target)
+    last = (
+        pd.Series(target.index.get_level_values("date")[rows.train], target.index[rows.train]).groupby("symbol").max()
+    )
+    assert last.to_dict() == {"AAA": pd.Timestamp("2020-12-23"), "BBB": pd.Timestamp("2020-12-10")}
+
+
+def rows_that_reach_the_model(monkeypatch, panel: Panel) -> pd.DataFrame:
+    """The target rows that the validator hands to tuning and training."""
+    seen = []
+    real = validation.tune
+
+    def spy(features, target, ml, tuning):
+        seen.append(target)
+        assert features.index.equals(target.index)
+        return real(features, target, ml, tuning)
+
+    monkeypatch.setattr(validation, "tune", spy)
+    result = validator().run_window(WINDOW, panel.features, panel.target)
+    assert result.train_rows == len(seen[0])
+    return seen[0]
+
+
+def assert_purged(rows: pd.DataFrame) -> None:
+    assert rows["label_end"].max() < pd.Timestamp(WINDOW.test_start)
+
+
+def test_what_reaches_the_model_is_purged(monkeypatch, panel):
+    assert_purged(rows_that_reach_the_model(monkeypatch, panel))
+
+
+def test_the_purge_test_notices_when_the_purge_is_removed(monkeypatch, panel):
+    def without_purge(window, target, embargo_sessions=0):
+        rows = window_rows(window, target, embargo_sessions)
+        dates = target.index.get_level_values("date")
+        spans = (dates >= pd.Timestamp(window.train_start)) & (dates < pd.Timestamp(window.test_start))
+        return WindowRows(spans & target["label_end"].notna().to_numpy(), rows.test, 0, rows.unlabelled)
+
+    monkeypatch.setattr(validation, "window_rows", without_purge)
+    with pytest.raises(AssertionError):
+        assert_purged(rows_that_reach_the_model(monkeypatch, panel))
+
+
+def test_run_gives_one_result_a_window_in_time_order(panel):
+    results = validator().run(panel.features, panel.target, train_months=12, test_months=3, step_months=2)
+    assert [(r.start, r.end) for r in results] == [
+        ("2021-01-01", "2021-04-01"),
+        ("2021-03-01", "2021-06-01"),
+    ]
+    for result in results:
+        assert 0 < result.accuracy < 1
+        assert result.log_loss > 0
+        assert result.params["max_depth"] == 2
+        assert np.isfinite(result.sharpe_ratio)
+
+
+def test_figures_are_those_of_the_out_of_fold_predictions(panel):
+    result = validator().run_window(WINDOW, panel.features, panel.target)
+    rows = result.out_of_fold
+    table = rows[["p_down", "p_flat", "p_up"]].to_numpy(dtype="float64")
+    given = table[np.arange(len(rows)), rows["label"]]
+    assert result.log_loss == pytest.approx(-np.log(given).mean(), abs=1e-6)
+    assert result.accuracy == pytest.approx((table.argmax(axis=1) == rows["label"]).mean())
+    prior = np.asarray(result.prior)[rows["label"]]
+    daily = pd.Series(np.log(given / prior), index=rows.index).groupby(level="date").mean()
+    assert result.gain == pytest.approx(daily.mean(), abs=1e-6)
+    assert result.prior == pytest.approx(
+        panel.target["label"][window_rows(WINDOW, panel.target).train].value_counts(normalize=True).sort_index()
+    )
+    assert result.test_rows == len(rows) == 2 * 119
+
+
+def test_series_labels_give_the_same_predictions_as_the_whole_target_but_no_sharpe_ratio(panel):
+    labels = panel.target["label"].astype("Int8").mask(panel.target["label"] < 0)
+    (from_labels,) = validator().run(panel.features, labels, 12, 6, 3)
+    (from_frame,) = validator().run(panel.features, panel.target, 12, 6, 3)
+    columns = ["label_end", "p_down", "p_flat", "p_up"]
+    pd.testing.assert_frame_equal(from_labels.out_of_fold[columns], from_frame.out_of_fold[columns])
+    assert from_labels.log_loss == from_frame.log_loss
+    assert np.isnan(from_labels.sharpe_ratio)
+    assert np.isfinite(from_frame.sharpe_ratio)
+
+
+@pytest.mark.parametrize(
+    "horizon",
+    [
+        pytest.param(
+            1,
+        ),
+        2,
+        5,
+    ],
+)
+def test_a_window_does_not_change_when_later_bars_arrive(horizon):
+    settings = QUICK_ML.model_copy(update={"prediction_horizon": horizon})
+    runs = []
+    for end in (date(2021, 7, 1), date(2021, 8, 1)):
+        panel = make_panel(end=end, horizon=horizon)
+        chosen = WalkForwardValidator(settings, QUICK_TUNING, ValidationSettings())
+        runs.append(chosen.run_window(WINDOW, panel.features, panel.target))
+    pd.testing.assert_frame_equal(runs[0].out_of_fold, runs[1].out_of_fold)
+    assert runs[0].figures() == runs[1].figures()
+
+
+def test_bars_after_the_window_cannot_change_it_whatever_they_are(panel):
+    result = validator().run_window(WINDOW, panel.features, panel.target)
+    features, target = panel.features.copy(), panel.target.copy()
+    later = features.index.get_level_values("date") >= "2021-07-01"
+    features[later], target.loc[later, ["label", "trade_return"]] = 1e6, [2, 9.0]
+    assert validator().run_window(WINDOW, features, target).figures() == result.figures()
+
+
+def test_too_few_training_rows_are_refused_with_the_window_and_both_numbers():
+    late = make_panel(("AAA",), listed={"AAA": date(2020, 12, 1)})
+    with pytest.raises(MissingPrerequisite, match=r"window 2021-01-01: 17 training rows.*asks for 30"):
+        validator().run_window(WINDOW, late.features, late.target)
+
+
+def test_a_window_without_a_test_row_is_refused(panel):
+    window = Window(date(2020, 1, 1), date(2021, 8, 1), date(2022, 2, 1))
+    with pytest.raises(MissingPrerequisite, match="window 2021-08-01: no labelled row to test on"):
+        validator().run_window(window, panel.features, panel.target)
+
+
+def test_dates_that_hold_no_whole_window_are_refused(panel):
+    with pytest.raises(MissingPrerequisite, match=r"holds no window of 24 \+ 6 months"):
+        validator().run(panel.features, panel.target)
+
+
+def test_features_and_target_of_different_rows_are_refused(panel):
+    with pytest.raises(DataError, match="same"):
+        validator().run(panel.features.iloc[1:], panel.target, 12, 6, 3)
+
+
+def test_pooling_counts_each_symbol_and_date_once_from_the_latest_window(panel):
+    results = validator().run(panel.features, panel.target, train_months=6, test_months=6, step_months=3)
+    assert [r.start for r in results] == ["2020-07-01", "2020-10-01", "2021-01-01"]
+    pooled = pool_out_of_fold(results[::-1])  # whatever the order they come in
+    assert pooled.index.is_unique
+    assert set(pooled.index) == set().union(*(r.out_of_fold.index for r in results))
+    spans = pooled.reset_index().groupby("window")["date"].agg(["min", "max"])
+    # The first window keeps what the second has not tested, and so on.
+    assert spans["min"].dt.strftime("%Y-%m-%d").tolist() == ["2020-07-01", "2020-10-01", "2021-01-04"]
+    assert spans["max"].dt.strftime("%Y-%m-%d").tolist() == ["2020-09-30", "2020-12-31", "2021-06-23"]
+    last = results[2]
+    assert pooled.loc[last.out_of_fold.index, "p_up"].equals(last.out_of_fold["p_up"].sort_index())
+    assert pooled.loc[last.out_of_fold.index, "prior_up"].unique() == pytest.approx([last.prior[2]])

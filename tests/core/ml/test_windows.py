@@ -1,0 +1,160 @@
+from datetime import date
+
+import pyarrow.parquet as pq
+import pytest
+
+from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.ml import windows
+from signals_core.ml.windows import all_windows, compute_windows, stale_windows, window_of
+from tests.core.ml.helpers import flip_byte
+
+KEYS = ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01", "2022-01-01"]
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Computing any window is an error."""
+
+    def refuse(*_):
+        raise AssertionError("a window was computed")
+
+    monkeypatch.setattr(windows.WalkForwardValidator, "run_window", refuse)
+
+
+def test_the_windows_of_the_project_start_on_these_dates(validated, open_workspace):
+    settings = open_workspace(validated).settings
+    assert [w.key for w in all_windows(settings, date(2022, 7, 2))] == KEYS
+    assert [w.key for w in all_windows(settings, date(2022, 6, 30))] == KEYS[:-1]
+    assert window_of(settings, "2021-04-01").test_end == date(2021, 10, 1)
+
+
+@pytest.mark.parametrize("key", ["2021-02-01", "2020-10-01", "2021-04-02"])
+def test_a_key_off_the_grid_is_refused_by_name(validated, open_workspace, key):
+    with pytest.raises(MissingPrerequisite, match=f"{key} is not the test start"):
+        window_of(open_workspace(validated).settings, key)
+
+
+def test_a_second_call_computes_nothing_and_returns_the_same(validated, open_workspace, no_fit):
+    workspace = open_workspace(validated)
+    wanted = [(scope, key) for scope in ("UNIVERSE", "AAA") for key in KEYS]
+    outcomes = compute_windows(workspace, wanted)
+    assert [(o.scope, o.key) for o in outcomes] == wanted
+    assert not any(o.computed for o in outcomes)
+    assert stale_windows(workspace, "UNIVERSE") == []
+    first = outcomes[0].result
+    # 2020 without 60 sessions of history and without the five purged ones, in two symbols
+    assert (first.train_rows, first.test_rows, first.purged_rows) == (2 * (253 - 60 - 5), 2 * 119, 2 * 5)
+
+
+def test_force_computes_again_and_finds_the_same(validated, open_workspace):
+    workspace = open_workspace(validated)
+    stored = workspace.windows.load("AAA", "2021-01-01")
+    (outcome,) = compute_windows(workspace, [("AAA", "2021-01-01")], force=True)
+    assert outcome.computed
+    assert outcome.result.figures() == stored.figures()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SA_TUNING__SEED": "8"},
+        {"SA_TUNING__TRIALS": "0"},
+        {"SA_VALIDATION__COST_BPS": "50"},
+        {"SA_VALIDATION__EMBARGO_SESSIONS": "3"},
+        {"SA_ML__CLASS_WEIGHTING": "none"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_setting_makes_every_window_stale_and_recomputes(validated, open_workspace, change):
+    workspace = open_workspace(validated, **change)
+    assert stale_windows(workspace, "AAA") == KEYS
+    before = workspace.windows.load("AAA", KEYS[0])
+    (outcome,) = compute_windows(workspace, [("AAA", KEYS[0])])
+    assert outcome.computed
+    assert outcome.result.figures() != before.figures()
+    assert stale_windows(workspace, "AAA") == KEYS[1:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"SA_ML__CONFIDENCE_THRESHOLD": "0.7"}, {"SA_MONITORING__MIN_ROWS": "5"}, {"SA_GATE__MIN_DATES": "9"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_setting_that_no_window_reads_leaves_them_current(validated, open_workspace, change):
+    assert stale_windows(open_workspace(validated, **change), "AAA") == []
+
+
+def test_a_refused_window_has_its_reason_and_does_not_stop_the_others(validated, open_workspace):
+    workspace = open_workspace(validated, SA_ML__MIN_TRAINING_SAMPLES="200")
+    refused, computed = compute_windows(workspace, [("AAA", KEYS[0]), ("AAA", KEYS[1])])
+    assert refused.refusal == "window 2021-01-01: 188 training rows, ml.min_training_samples asks for 200"
+    assert (refused.result, refused.computed) == (None, False)
+    assert (computed.refusal, computed.computed, computed.result.train_rows) == (None, True, 247)
+    assert KEYS[0] in stale_windows(workspace, "AAA")
+    assert KEYS[1] not in stale_windows(workspace, "AAA")
+
+
+def test_two_processes_find_what_one_finds(validated, open_workspace):
+    wanted = [("AAA", KEYS[0]), ("AAA", KEYS[1])]
+    one = open_workspace(validated)
+    stored = [one.windows.load(*item).figures() for item in wanted]
+    outcomes = compute_windows(open_workspace(validated, SA_COMPUTE__WORKERS="2"), wanted, force=True)
+    assert [o.computed for o in outcomes] == [True, True]
+    assert [o.result.figures() for o in outcomes] == stored
+
+
+def test_a_changed_label_makes_only_the_windows_that_use_it_stale(validated, open_workspace):
+    path = validated / "data" / "target" / "symbol=AAA" / "year=2020.parquet"
+    table = pq.read_table(path, partitioning=None)
+    frame = table.to_pandas()
+    row = frame.index[frame["date"] == "2020-05-06"]
+    frame.loc[row, "label"] = (frame.loc[row, "label"] + 1) % 3
+    pq.write_table(
+        type(table).from_pandas(frame, preserve_index=False).replace_schema_metadata(table.schema.metadata), path
+    )
+    workspace = open_workspace(validated)
+    # Trained on by the windows whose training begins in January or April 2020.
+    assert stale_windows(workspace, "AAA") == ["2021-01-01", "2021-04-01"]
+    assert stale_windows(workspace, "UNIVERSE") == ["2021-01-01", "2021-04-01"]
+
+
+def test_a_damaged_footer_counts_as_absent_and_is_replaced(validated, open_workspace):
+    path = validated / "data" / "validation" / "scope=AAA" / "window=2021-01-01.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    workspace = open_workspace(validated)
+    with pytest.raises(DataError, match=r"window=2021-01-01\.parquet is absent or damaged"):
+        workspace.windows.load("AAA", "2021-01-01")
+    assert stale_windows(workspace, "AAA") == ["2021-01-01"]
+    (outcome,) = compute_windows(workspace, [("AAA", "2021-01-01")])
+    assert outcome.computed
+    assert stale_windows(workspace, "AAA") == []
+
+
+def test_a_damaged_body_is_refused_by_name_and_computed_again(validated, open_workspace):
+    path = validated / "data" / "validation" / "scope=AAA" / "window=2021-01-01.parquet"
+    for position in range(4, 60):
+        flip_byte(path, position)
+    workspace = open_workspace(validated)
+    (outcome,) = compute_windows(workspace, [("AAA", "2021-01-01")])
+    assert outcome.computed
+
+
+def test_only_windows_that_ended_are_listed_before_a_date(validated, open_workspace):
+    store = open_workspace(validated).windows
+    assert store.keys("UNIVERSE") == KEYS
+    assert store.keys("UNIVERSE", before=date(2022, 4, 1)) == KEYS[:-1]
+    assert store.keys("UNIVERSE", before=date(2022, 3, 31)) == KEYS[:-2]
+
+
+def test_a_stored_window_comes_back_whole(validated, open_workspace):
+    workspace = open_workspace(validated)
+    result = workspace.windows.load("UNIVERSE", "2021-07-01")
+    rows = result.out_of_fold
+    assert (result.start, result.end, len(rows)) == ("2021-07-01", "2022-01-01", result.test_rows)
+    assert rows.index.names == ["symbol", "date"]
+    assert str(rows["label_end"].dtype) == str(rows.index.levels[1].dtype) == "datetime64[us]"
+    workspace.windows.save("BBB", result, "made from this")
+    again = workspace.windows.load("BBB", "2021-07-01")
+    assert again == result
+    assert again.out_of_fold.equals(rows)
+    assert workspace.windows.inputs("BBB", "2021-07-01") == "made from this"
