@@ -274,6 +274,9 @@ def _render_model(scope: ScopeReport, console: Console) -> None:
         f"accuracy {m['accuracy']:.3f}; classwise calibration error {m['classwise_ece']:.3f}",
         highlight=False,
     )
+    parts = (("FLAT or move", "gain_flat_or_move"), ("UP or DOWN", "gain_direction"))
+    shown = "; ".join(f"{name} {m[key]:+.4f} ± {m[key + '_error']:.4f}" for name, key in parts)
+    console.print(f"  of the gain over the class prior: {shown}", highlight=False)
     table = _table(
         f"Reliability out of sample, {scope.scope}: forecast → observed (95 % interval)",
         "class",

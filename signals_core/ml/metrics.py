@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from signals_core.ml.target import FLAT
+
 _SMALLEST_PROBABILITY = 1e-12
 SESSIONS_PER_YEAR = 252
 
@@ -19,6 +21,18 @@ def log_loss_rows(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     table = np.broadcast_to(probabilities, (len(labels), np.shape(probabilities)[-1]))
     given = table[np.arange(len(labels)), labels]
     return -np.log(np.maximum(given, _SMALLEST_PROBABILITY))
+
+
+def split_log_loss_rows(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-loss by the chain rule, two arrays (n,) that add up to `log_loss_rows`.
+
+    The first is of FLAT or not, which is about volatility; the second of UP against DOWN given that it moved,
+    which is about direction, and 0 where it stayed FLAT.
+    """
+    flat = labels == FLAT
+    moved = 1 - probabilities[:, FLAT]
+    whether = -np.log(np.maximum(np.where(flat, probabilities[:, FLAT], moved), _SMALLEST_PROBABILITY))
+    return whether, log_loss_rows(probabilities, labels) - whether
 
 
 @dataclass(frozen=True)

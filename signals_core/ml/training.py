@@ -210,6 +210,13 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
     rows = out_of_fold.loc[losses.index]
     labels = labels_of(rows["label"])
     gain = metrics.newey_west_mean(losses["prior"] - losses["model"], horizon)
+    parts = [
+        metrics.split_log_loss_rows(rows[names].to_numpy(), labels) for names in (PRIOR_COLUMNS, CALIBRATED_COLUMNS)
+    ]
+    whether, which = (
+        metrics.newey_west_mean(pd.Series(prior - model, index=rows.index), horizon)
+        for prior, model in zip(*parts, strict=True)
+    )
     bins = metrics.reliability(rows[CALIBRATED_COLUMNS].to_numpy(), labels, CLASSES, horizon)
     return {
         "rows": len(losses),
@@ -220,6 +227,10 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
         "prior_log_loss": float(losses["prior"].mean()),
         "gain": gain.mean,
         "gain_error": gain.standard_error,
+        "gain_flat_or_move": whether.mean,
+        "gain_flat_or_move_error": whether.standard_error,
+        "gain_direction": which.mean,
+        "gain_direction_error": which.standard_error,
         "classwise_ece": metrics.classwise_ece(bins),
     }
 

@@ -18,7 +18,10 @@ CAUSE_TAG = "signals/cause"
 """Run tag: why a retrain was asked for (schedule, drift, staleness or a person)."""
 
 
-_PLOTTED = ("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "gain", "gain_error", "classwise_ece")
+_PLOTTED = (
+    *("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "classwise_ece"),
+    *("gain", "gain_error", "gain_flat_or_move", "gain_direction"),
+)
 
 
 class TrainingConfig(dg.Config):

@@ -209,3 +209,12 @@ def test_classwise_ece_of_a_forecast_of_all_or_nothing_that_is_right_half_the_ti
     labels = np.arange(100) % 2
     bins = metrics.reliability(table, labels, CLASSES, horizon=1, bins=1)
     assert metrics.classwise_ece(bins) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+
+
+def test_the_parts_of_the_chain_rule_add_up_and_direction_costs_nothing_where_it_stayed_flat():
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
+    labels = np.array([1, 2, 0])
+    whether, which = metrics.split_log_loss_rows(probabilities, labels)
+    np.testing.assert_allclose(whether, -np.log([0.5, 0.5, 0.9]))
+    np.testing.assert_allclose(which, [0, -np.log(0.3 / 0.5), -np.log(0.6 / 0.9)], atol=1e-12)
+    np.testing.assert_allclose(whether + which, metrics.log_loss_rows(probabilities, labels))
