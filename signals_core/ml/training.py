@@ -237,7 +237,7 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
 
 def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> Version | None:
     """Register a bundle whose writer was killed before it could."""
-    for path in sorted(workspace.models.glob(f"*-{scope}-*/manifest.json")):
+    for path in sorted(workspace.models.glob(f"[!.]*-{scope}-*/manifest.json")):  # hidden ones are unfinished
         if not is_sound(path.parent):
             continue
         manifest = read_manifest(path.parent)
