@@ -121,7 +121,8 @@ def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str
         _MAIN_JOB_TAG: "true",
         CAUSE_TAG: cause,
     }
-    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    # The event log keeps what a step logs; an error reaches the caller as itself.
+    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if "calibrated_model" in layer.assets:
         config["ops"] = {"calibrated_model": {"config": {"cause": cause}}}
     job = defs.resolve_job_def(layer.job)
