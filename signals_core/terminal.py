@@ -24,6 +24,7 @@ class TerminalProgress:
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
         self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
 
     def __enter__(self) -> "TerminalProgress":
         if self._live:
@@ -38,7 +39,7 @@ class TerminalProgress:
 
     def start(self, task: str, total: int) -> None:
         """A bar appears, or a line says that the task begins."""
-        self._started[task], self._totals[task] = time.monotonic(), total
+        self._started[task], self._totals[task], self._done[task] = time.monotonic(), total, 0
         if not self._live:
             if total > _WORTH_ANNOUNCING:
                 self._console.print(f"{task}: {total} to do", highlight=False)
@@ -49,6 +50,12 @@ class TerminalProgress:
         """The bar moves on."""
         if self._live:
             self._bars.update(self._tasks[task], advance=1, detail=detail)
+            return
+        self._done[task] += 1
+        total = self._totals[task]
+        if total > _WORTH_ANNOUNCING and self._done[task] % (total // _LINES) == 0 and self._done[task] < total:
+            took = time.monotonic() - self._started[task]
+            self._console.print(f"{task}: {self._done[task]} of {total} after {took:.1f} s", highlight=False)
 
     def finish(self, task: str) -> None:
         """The bar stays; without a terminal one line tells what it took."""
@@ -60,5 +67,5 @@ class TerminalProgress:
             self._console.print(f"{task}: {self._totals[task]} done in {took:.1f} s", highlight=False)
 
 
-_WORTH_ANNOUNCING = 20
-"""Steps from which a task takes long enough to say that it has begun."""
+_WORTH_ANNOUNCING, _LINES = 20, 6
+"""Steps from which a task takes long enough to report in between, and about how often."""
