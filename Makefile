@@ -50,5 +50,7 @@ lock: ## resolve requirements.lock anew
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --no-strip-extras --all-extras pyproject.toml -o requirements.lock
 
-clean: ## removes what runs have made, not the environment
-	find data models -mindepth 1 ! -name README.md -delete
+clean: ## removes what runs have made: stores, features, models, registry; not data/bars, not the environment
+	rm -rf $(addprefix data/,market.sqlite market.sqlite-shm market.sqlite-wal features target validation drift \
+	  signals redis dagster_home main_job.lock)
+	find models -mindepth 1 ! -name README.md -delete

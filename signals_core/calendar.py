@@ -29,9 +29,15 @@ def to_sessions(values: Any) -> pd.DatetimeIndex:
 def exchange_calendar(name: str) -> "ExchangeCalendar":
     """The calendar of an exchange by its ISO code, such as XNYS, from 1990 to the end of next year."""
     import exchange_calendars
+    from exchange_calendars.errors import InvalidCalendarName
+
+    from signals_core.errors import SettingsError
 
     end = date(date.today().year + _YEARS_AHEAD, 12, 31)
-    return exchange_calendars.get_calendar(name, start=f"{_FIRST_YEAR}-01-02", end=end.isoformat())
+    try:
+        return exchange_calendars.get_calendar(name, start=f"{_FIRST_YEAR}-01-02", end=end.isoformat())
+    except InvalidCalendarName as error:
+        raise SettingsError(f"exchange.calendar: exchange_calendars knows no {name!r}; an example is XNYS") from error
 
 
 def sessions_between(name: str, start: date, end: date) -> pd.DatetimeIndex:

@@ -5,6 +5,7 @@ service is down. Libraries are imported inside commands, so that `--help` answer
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,7 +155,7 @@ def features(context: typer.Context, as_json: Json = False) -> None:
 
     with _workspace() as workspace, _progress():
         start, end = steps.data_span(workspace)
-        tickers = list(workspace.market.coverage(workspace.settings.universe.tickers))
+        tickers = workspace.covered(workspace.settings.universe.tickers)
         for category in CATEGORIES:
             steps.build_category(workspace, category, tickers, start, end)
         built = steps.build_matrix(workspace, tickers, start, end)
@@ -220,11 +221,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train, calibrate, register and judge; needs features and windows. Exit code 3 if one is not promoted."""
-    from signals_core.ml.training import as_of_sunday, train_model, version_record
+    from signals_core.ml.training import train_model, version_record
+    from signals_core.steps import known_until
 
     with _workspace() as workspace, _progress():
-        sunday = as_of_sunday(workspace.now)
-        made = [train_model(workspace, name, sunday, cause, by="command line") for name in _scopes(workspace, scope)]
+        as_of = known_until(workspace)
+        made = [train_model(workspace, name, as_of, cause, by="command line") for name in _scopes(workspace, scope)]
     rows = [{**version_record(item.version), "trained": item.trained} for item in made]
     if as_json:
         _print_json(rows)
@@ -420,7 +422,16 @@ def _out() -> "Console":
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(_without_nan(value), indent=1, default=str, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """An undefined figure is null in JSON, which knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -28,11 +28,11 @@ def examine(workspace: Workspace) -> list[Finding]:
     findings = [
         Finding("Python", sys.version_info[:2] == (3, 11), sys.version.split()[0], "use Python 3.11"),
         *(_package(name) for name in _PACKAGES),
-        _store("market store", lambda: workspace.market.version(), 'set stores.market_url, or "null" for SQLite'),
+        _store("market store", lambda: workspace.market.version(), "start it, or set stores.market_url (null: SQLite)"),
         _store(
             "Redis",
             lambda: "Redis " + str(workspace.redis.info("server")["redis_version"]),
-            'set stores.redis_url, or "null" for the embedded one',
+            "start it, or set stores.redis_url (null: the embedded one)",
         ),
         _store(
             "registry",

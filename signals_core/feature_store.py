@@ -115,7 +115,7 @@ class FeatureStore:
 
         Stale means made by other code, or from category files that have changed since.
         """
-        wanted = self._matrix_digests(symbol, start, end)
+        wanted = self.matrix_digests(symbol, start, end)
         stored = self._matrix.digests(symbol)
         if not wanted or any(value is None or stored.get(month) != value for month, value in wanted.items()):
             return None
@@ -131,7 +131,7 @@ class FeatureStore:
         by_month = {m: digest(self._code, features[months == m]) for m in dict.fromkeys(months)}
         for category in CATEGORIES:
             self._categories[category].save(symbol, features[feature_names(category)], by_month)
-        joined = {m: d for m, d in self._matrix_digests(symbol, *_FOR_EVER).items() if m in by_month and d}
+        joined = {m: d for m, d in self.matrix_digests(symbol, *_FOR_EVER).items() if m in by_month and d}
         self._matrix.save(symbol, features[feature_names()], joined)
 
     def build_category(
@@ -160,7 +160,7 @@ class FeatureStore:
             MissingPrerequisite: a category has no rows for a month that another one has.
         """
         wanted = {}
-        for month, value in self._matrix_digests(symbol, start, end).items():
+        for month, value in self.matrix_digests(symbol, start, end).items():
             if value is None:
                 lacking = [c for c, store in self._categories.items() if month not in store.digests(symbol)]
                 raise MissingPrerequisite(
@@ -212,7 +212,7 @@ class FeatureStore:
             by_category[category] = store.digests(symbol)
         return by_category
 
-    def _matrix_digests(self, symbol: str, start: date, end: date) -> dict[Month, str | None]:
+    def matrix_digests(self, symbol: str, start: date, end: date) -> dict[Month, str | None]:
         """What each month with any stored category must have been joined from; None where one lacks."""
         by_category = [store.digests(symbol) for store in self._categories.values()]
         months = sorted(month for month in set().union(*by_category) if _overlaps(month, start, end))

@@ -17,13 +17,13 @@ from signals_core.features.catalog import catalog
 from signals_core.ml import metrics
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.monitoring import DriftReport, DriftStore
-from signals_core.ml.pipeline import labels_of
 from signals_core.ml.registry import Version
 from signals_core.ml.target import CLASSES, class_shares
-from signals_core.ml.training import CALIBRATED_COLUMNS
+from signals_core.ml.training import reliability_of
 from signals_core.ml.validation import WindowResult
+from signals_core.ml.windows import all_windows
 from signals_core.settings import Scope
-from signals_core.steps import data_span
+from signals_core.steps import data_span, known_until
 from signals_core.strategy.ml_strategy import SignalStore
 from signals_core.workspace import Workspace
 
@@ -142,19 +142,15 @@ def _scope_report(workspace: Workspace, scope: Scope, day: Any) -> ScopeReport:
     absent: list[str] = []
     if newest is not None:
         folder = workspace.models / newest.model_path
-        rows = read_frame(folder, "out_of_fold").dropna(subset=CALIBRATED_COLUMNS)
-        bins = metrics.reliability(
-            rows[CALIBRATED_COLUMNS].to_numpy(),
-            labels_of(rows["label"]),
-            CLASSES,
-            workspace.settings.ml.prediction_horizon,
-            bins=_RELIABILITY_BINS,
-        )
+        horizon = workspace.settings.ml.prediction_horizon
+        bins = reliability_of(read_frame(folder, "out_of_fold"), horizon, _RELIABILITY_BINS)
         absent = read_manifest(folder)["features_without_data"]
     signals = SignalStore(workspace.data / "signals")
+    keys = [window.key for window in all_windows(workspace.settings, known_until(workspace))]
+    stored = set(workspace.windows.keys(scope))
     return ScopeReport(
         scope,
-        [workspace.windows.load(scope, key) for key in workspace.windows.keys(scope)],
+        [workspace.windows.load(scope, key) for key in keys if key in stored],
         newest,
         active,
         bins,

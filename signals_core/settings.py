@@ -35,6 +35,17 @@ class ExchangeSettings(_Section):
     calendar: str = "XNYS"
     timezone: str = "America/New_York"
 
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError("is no time zone of the IANA database, such as America/New_York") from error
+        return value
+
 
 class ClockSettings(_Section):
     """A moment to pretend it is; None is the wall clock."""
@@ -62,6 +73,20 @@ class StoreSettings(_Section):
     market_url: str | None = None
     redis_url: str | None = None
     dagster_url: str | None = None
+
+    @field_validator("market_url")
+    @classmethod
+    def _sql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql+psycopg2://", "sqlite:///")):
+            raise ValueError("needs postgresql+psycopg2://user:password@host/database, or null for SQLite")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("needs redis://host:port/number, or null for the embedded one")
+        return value
 
 
 class MarketDataSettings(_Section):
@@ -360,12 +385,21 @@ def _merge_environment(merged: dict[str, Any], environ: Mapping[str, str], origi
             f"{error} (set: {given}); a list or mapping is written as JSON, such as "
             f"""{ENV_PREFIX}UNIVERSE__TICKERS='["AAPL", "IBM"]'"""
         ) from None
+    layer = _with_nulls(layer)
     names = {k[len(ENV_PREFIX) :].lower().replace("__", "."): k for k in variables}
     flat: dict[str, str] = {}
     _merge(merged, layer, "environment", flat)
     for dotted in flat:
         matches = [variable for name, variable in names.items() if dotted.startswith(name)]
         origins[dotted] = f"environment {matches[0]}" if matches else "environment"
+
+
+def _with_nulls(layer: dict[str, Any]) -> dict[str, Any]:
+    """The environment can only say "null"."""
+    return {
+        key: _with_nulls(value) if isinstance(value, dict) else None if value == "null" else value
+        for key, value in layer.items()
+    }
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

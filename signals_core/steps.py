@@ -11,7 +11,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import MissingPrerequisite, SettingsError
 from signals_core.feature_store import BuiltFeatures
 from signals_core.features.catalog import CATEGORIES, Category
 from signals_core.frame_store import Month, months_of
@@ -21,9 +21,22 @@ from signals_core.progress import track
 from signals_core.provenance import prefix_digests, source_digest
 from signals_core.workspace import Workspace
 
+_DEMO = "demo"
+
 
 def ingest(workspace: Workspace, symbols: Sequence[str]) -> list[IngestedSymbol]:
-    """Fetch the bars of `symbols` from the configured provider into the market store."""
+    """Fetch the bars of `symbols` from the configured provider into the market store.
+
+    Raises:
+        SettingsError: the demo's bars and a user's would end up in one store.
+    """
+    provider, stored = workspace.provider.name, workspace.market.sources()
+    if stored and (provider == _DEMO) != (stored == {_DEMO}):
+        raise SettingsError(
+            f"market_data.provider is {provider}, but the store holds bars of {', '.join(sorted(stored))}: "
+            "keep the demo apart from your own project; choose other folders with paths.data and paths.models, "
+            "or empty these with `make clean`"
+        )
     return ingest_bars(workspace.market, workspace.provider, symbols, workspace.settings.exchange.calendar)
 
 
@@ -89,31 +102,21 @@ def target_digests(workspace: Workspace, symbol: str, start: date, end: date) ->
     return dict(zip(names, prefix_digests(bars, lengths, *rule), strict=True))
 
 
-def stale_symbols(workspace: Workspace, symbols: Sequence[str], start: date, end: date) -> list[str]:
-    """The symbols whose features or labels are missing or stale anywhere in start <= date < end."""
-    return [symbol for symbol in symbols if not _is_current(workspace, symbol, start, end)]
-
-
-def _is_current(workspace: Workspace, symbol: str, start: date, end: date) -> bool:
-    try:
-        inputs = workspace.inputs(symbol)
-        stored = workspace.features.stored_months(symbol)
-        wanted = {
-            category: workspace.features.category_digests(category, inputs, start, end) for category in CATEGORIES
-        }
-        current = all(
-            stored[category].get(month) == value
-            for category, months in wanted.items()
-            for month, value in months.items()
-        )
-        if not current or workspace.features.load(symbol, start, end) is None:
-            return False
-    except MissingPrerequisite:
-        return False
-    stored_target = workspace.targets.digests(symbol)
-    return all(
-        stored_target.get(month) == value for month, value in target_digests(workspace, symbol, start, end).items()
-    )
+def first_stale_month(workspace: Workspace, symbol: str, start: date, end: date) -> Month | None:
+    """The first month in start <= date < end whose features or labels are missing or stale; None if all are current."""
+    inputs = workspace.inputs(symbol)
+    stored = workspace.features.stored_months(symbol)
+    stale: set[Month] = set()
+    for category in CATEGORIES:
+        wanted = workspace.features.category_digests(category, inputs, start, end)
+        stale |= {month for month, value in wanted.items() if stored[category].get(month) != value}
+    if not stale:
+        joined = workspace.features.matrix_digests(symbol, start, end)
+        stale |= {month for month, value in joined.items() if stored["matrix"].get(month) != value}
+    labels = workspace.targets.digests(symbol)
+    wanted = target_digests(workspace, symbol, start, end)
+    stale |= {month for month, value in wanted.items() if labels.get(month) != value}
+    return min(stale, default=None)
 
 
 def data_span(workspace: Workspace) -> tuple[date, date]:
@@ -122,10 +125,13 @@ def data_span(workspace: Workspace) -> tuple[date, date]:
     Raises:
         MissingPrerequisite: no ticker has bars.
     """
-    coverage = workspace.market.coverage(workspace.settings.universe.tickers)
-    if not coverage:
-        raise MissingPrerequisite("the market store has no bars of any ticker: run `signals ingest`")
-    last = min(max(c.last for c in coverage.values()), workspace.last_session)
+    tickers = workspace.covered(workspace.settings.universe.tickers)
+    if not tickers:
+        start = workspace.settings.partitions.start
+        raise MissingPrerequisite(
+            f"the market store has no bars of any ticker in {start}..{workspace.last_session}: run `signals ingest`"
+        )
+    last = min(max(c.last for c in workspace.market.coverage(tickers).values()), workspace.last_session)
     end = workspace.settings.partitions.end
     following = last + timedelta(days=1)
     return workspace.settings.partitions.start, min(following, end) if end else following

@@ -166,11 +166,10 @@ class Workspace:
         Raises:
             MissingPrerequisite: nothing is stored in that span.
         """
-        tickers = self.settings.scope_tickers(scope)
-        coverage = self.market.coverage(tickers)
         features, targets = {}, {}
-        for ticker in tickers:
-            if ticker not in coverage:
+        for ticker in self.covered(self.settings.scope_tickers(scope)):
+            usable = self._usable_sessions(ticker, start, end)
+            if usable.empty:  # not listed, delisted, or its bar is late
                 continue
             matrix = self.features.load(ticker, start, end)
             target = self.targets.load(ticker, start, end)
@@ -179,18 +178,24 @@ class Workspace:
                     f"{ticker}: features or target of {start}..{end} are missing or stale; run "
                     "`signals features`, or materialise the groups `features` and `target`"
                 )
-            warm = matrix.index >= self._first_usable(ticker)
-            matrix = matrix[warm]
+            matrix = matrix[matrix.index.isin(usable)]
             if len(matrix):
                 features[ticker], targets[ticker] = matrix, target.reindex(matrix.index)
         if not features:
             raise MissingPrerequisite(f"{scope}: no ticker has rows in {start}..{end}")
         return Panel(pd.concat(features, names=["symbol", "date"]), pd.concat(targets, names=["symbol", "date"]))
 
-    def _first_usable(self, ticker: str) -> pd.Timestamp:
-        index = self.bars(ticker).index
-        position = min(self.settings.features.min_history_sessions, len(index) - 1)
-        return index[position]
+    def covered(self, tickers: Sequence[str]) -> list[str]:
+        """Those of `tickers` that have bars between the partitions' start and the last session."""
+        start, coverage = self.settings.partitions.start, self.market.coverage(tickers)
+        return [
+            t for t in tickers if t in coverage and coverage[t].last >= start and coverage[t].first <= self.last_session
+        ]
+
+    def _usable_sessions(self, ticker: str, start: date, end: date) -> pd.Index:
+        """Sessions of the span with a bar and at least `features.min_history_sessions` bars before it."""
+        index = self.bars(ticker).index[self.settings.features.min_history_sessions :]
+        return index[(index >= pd.Timestamp(start)) & (index < pd.Timestamp(end))]
 
     def _reference_bars(self, symbol: str) -> pd.DataFrame | None:
         if symbol not in self._reference:

@@ -41,10 +41,11 @@ def _cause(context: dg.OpExecutionContext) -> str:
 
 
 def _run_layer(context: dg.OpExecutionContext, workspace: WorkspaceResource, layer: str) -> None:
-    from signals_dagster.main_job import main_job_lock, run_layer
+    from signals_dagster.main_job import main_job_lock, run_layer, tidy_up
 
     opened = workspace.open()
     with main_job_lock(opened, _PATIENCE_SECONDS):
+        tidy_up(opened, context.instance)
         done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), _cause(context))
     context.log.info(f"{done.title}: {done.outcome}")
 

@@ -36,13 +36,14 @@ class LayerRun:
     partitions: int
     seconds: float
     run_id: str | None
+    notes: tuple[str, ...] = ()
+    """What could not be had, such as an instrument that the provider lacks."""
 
     @property
     def outcome(self) -> str:
         """In words."""
-        if self.run_id is None:
-            return f"up to date ({self.seconds:.1f} s to see that)"
-        return f"{self.partitions} partitions in {self.seconds:.1f} s, run {self.run_id[:8]}"
+        done = f"{self.partitions} partitions, run {self.run_id[:8]}" if self.run_id else "up to date"
+        return "; ".join([done, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class _Layer:
     """All (symbol or scope, date key) that should exist by now."""
     stale: Callable[[Workspace, date], Iterable[tuple[str, str]]]
     """Those of them whose artifacts are missing or made from other inputs."""
+    prepare: Callable[[Workspace], tuple[str, ...]] | None = None
+    """Done first; returns what could not be had."""
 
 
 def run_layer(name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str) -> LayerRun:
@@ -65,13 +68,14 @@ def run_layer(name: str, workspace: Workspace, instance: dg.DagsterInstance, sun
         SignalsError: a step of the layer could not do its work; the original error.
     """
     layer, started = LAYERS[name], time.monotonic()
+    notes = layer.prepare(workspace) if layer.prepare else ()
     expected = layer.expected(workspace, sunday)
     lacking = set(layer.stale(workspace, sunday)) | _unrecorded(instance, layer, expected)
     wanted = [key for key in expected if key in lacking]
     run_id = None
     if wanted:
-        run_id = _run(instance, layer, wanted, cause)
-    return LayerRun(name, layer.title, len(wanted), time.monotonic() - started, run_id)
+        run_id = _run(instance, layer, wanted, cause, steps.known_until(workspace))
+    return LayerRun(name, layer.title, len(wanted), time.monotonic() - started, run_id, notes)
 
 
 def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
@@ -81,9 +85,7 @@ def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
         SignalsError: another main job is running here, or a step could not do its work.
     """
     with Workspace(loaded) as workspace, main_job_lock(workspace), open_instance(workspace) as instance:
-        _cancel_orphans(instance)
-        for folder in (workspace.data, workspace.models):
-            sweep_temporaries(folder)
+        tidy_up(workspace, instance)
         sunday = training.as_of_sunday(workspace.now)
         return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
 
@@ -109,13 +111,21 @@ def main_job_lock(workspace: Workspace, patience_seconds: float = 0) -> Iterator
         lock.release()
 
 
-def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str) -> str:
+def _run(
+    instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str, as_of: date
+) -> str:
     """One run of the rectangle around the wanted partitions; steps skip what is up to date inside it."""
     from signals_dagster.definitions import defs
 
     order = layer.partitions.get_partitions_def_for_dimension(layer.dimension).get_partition_keys()
     names = sorted({name for name, _ in wanted}, key=order.index)
     dates = sorted({day for _, day in wanted})
+    keys = layer.partitions.get_partitions_def_for_dimension("date").get_partition_keys()
+    if not {dates[0], dates[-1]} <= set(keys):
+        raise MissingPrerequisite(
+            f"{layer.title} of {dates[-1]} are asked for, but the partitions end at {keys[-1] if keys else 'nothing'}: "
+            "set clock.as_of, or change partitions.start or partitions.end"
+        )
     tags = {
         **range_tags(f"{dates[0]}|{names[0]}", f"{dates[-1]}|{names[-1]}"),
         _MAIN_JOB_TAG: "true",
@@ -124,7 +134,7 @@ def _run(instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str
     # The event log keeps what a step logs; an error reaches the caller as itself.
     config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if "calibrated_model" in layer.assets:
-        config["ops"] = {"calibrated_model": {"config": {"cause": cause}}}
+        config["ops"] = {"calibrated_model": {"config": {"cause": cause, "as_of": as_of.isoformat()}}}
     job = defs.resolve_job_def(layer.job)
     try:
         result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=True)
@@ -144,8 +154,10 @@ def _unrecorded(
     return lacking
 
 
-def _cancel_orphans(instance: dg.DagsterInstance) -> None:
-    """Runs of a main job that was killed; the lock is held here, so none is alive."""
+def tidy_up(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+    """Cancel the runs and remove the temporaries of a main job that was killed; call it with the lock held."""
+    for folder in (workspace.data, workspace.models):
+        sweep_temporaries(folder)
     unfinished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED],
         tags={_MAIN_JOB_TAG: "true"},
@@ -163,32 +175,29 @@ def _date_keys(partitions: dg.MultiPartitionsDefinition, start: date, end: date)
     return [key for key, span in spans if span.start.date() < end and span.end.date() > start]
 
 
+def _look_for_bars(workspace: Workspace) -> tuple[str, ...]:
+    """Ask the provider for everything, so that new, late and corrected bars are seen before staleness is."""
+    symbols = [*workspace.settings.universe.tickers, *workspace.reference_symbols()]
+    loaded = steps.ingest(workspace, symbols)
+    rejected = [f"{item.symbol}: {item.rejected} rows refused" for item in loaded if item.rejected and not item.problem]
+    return (*(item.problem for item in loaded if item.problem), *rejected)
+
+
 def _feature_partitions(workspace: Workspace, _: date) -> list[tuple[str, str]]:
-    settings = workspace.settings
-    end = workspace.last_session + timedelta(days=1)
-    dates = _date_keys(PARTITIONS.symbol_date, settings.partitions.start, end)
-    return [(ticker, day) for ticker in settings.universe.tickers for day in dates]
-
-
-def _stale_feature_partitions(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
-    """All dates of symbols with stale features; of symbols without the last session's bar, from there on."""
-    settings = workspace.settings
-    coverage = workspace.market.coverage(settings.universe.tickers)
-    if not coverage:
-        return _feature_partitions(workspace, sunday)
     start, end = steps.data_span(workspace)
-    covered = [ticker for ticker in settings.universe.tickers if ticker in coverage]
-    stale = set(steps.stale_symbols(workspace, covered, start, end))
+    dates = _date_keys(PARTITIONS.symbol_date, start, end)
+    return [(ticker, day) for ticker in workspace.settings.universe.tickers for day in dates]
+
+
+def _stale_feature_partitions(workspace: Workspace, _: date) -> list[tuple[str, str]]:
+    """From the first stale month of each symbol on."""
+    start, end = steps.data_span(workspace)
     found = []
-    following = workspace.last_session + timedelta(days=1)
-    for ticker in settings.universe.tickers:
-        if ticker in stale or ticker not in coverage:
-            since = start
-        elif coverage[ticker].last < workspace.last_session:
-            since = coverage[ticker].last
-        else:
-            continue
-        found += [(ticker, day) for day in _date_keys(PARTITIONS.symbol_date, since, following)]
+    for ticker in workspace.covered(workspace.settings.universe.tickers):
+        month = steps.first_stale_month(workspace, ticker, start, end)
+        if month is not None:
+            since = date.fromisoformat(f"{month}-01")
+            found += [(ticker, day) for day in _date_keys(PARTITIONS.symbol_date, since, end)]
     return found
 
 
@@ -197,8 +206,14 @@ def _windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
     return [(scope, key) for scope in workspace.settings.ml.scopes for key in keys]
 
 
-def _stale_windows(workspace: Workspace, _: date) -> list[tuple[str, str]]:
-    return [(scope, key) for scope in workspace.settings.ml.scopes for key in stale_windows(workspace, scope)]
+def _stale_windows(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    found = []
+    for scope in workspace.settings.ml.scopes:
+        try:
+            found += [(scope, key) for key in stale_windows(workspace, scope)]
+        except MissingPrerequisite:  # the asset says so and goes on with the other scopes
+            found += [item for item in _windows(workspace, sunday) if item[0] == scope]
+    return found
 
 
 def _models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
@@ -206,11 +221,20 @@ def _models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
 
 
 def _stale_models(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    as_of = steps.known_until(workspace)
     return [
-        (scope, sunday.isoformat())
-        for scope in workspace.settings.ml.scopes
-        if not training.is_current(workspace, scope, sunday)
+        item
+        for item in _models(workspace, sunday)
+        if not _current(lambda scope=item[0]: training.is_current(workspace, scope, as_of))  # type: ignore[misc]
     ]
+
+
+def _current(look: Callable[[], bool]) -> bool:
+    """What lacks something is stale: its asset says what, and goes on with the other scopes."""
+    try:
+        return look()
+    except MissingPrerequisite:
+        return False
 
 
 def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
@@ -220,13 +244,13 @@ def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
 
 
 def _stale_session(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
+    def look(scope: str, day: date) -> bool:
+        return monitoring.is_current(workspace, scope, day) and ml_strategy.is_current(workspace, scope, day)
+
     return [
         (scope, key)
         for scope, key in _session(workspace, sunday)
-        if not (
-            monitoring.is_current(workspace, scope, date.fromisoformat(key))
-            and ml_strategy.is_current(workspace, scope, date.fromisoformat(key))
-        )
+        if not _current(lambda scope=scope, key=key: look(scope, date.fromisoformat(key)))  # type: ignore[misc]
     ]
 
 
@@ -248,6 +272,7 @@ LAYERS = {
         PARTITIONS.symbol_date,
         _feature_partitions,
         _stale_feature_partitions,
+        _look_for_bars,
     ),
     "windows": _Layer(
         "validation windows",

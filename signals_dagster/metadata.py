@@ -1,10 +1,13 @@
 """How results are shown in Dagster: numbers that plot over time, tables and pictures."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
+
+from signals_core.errors import MissingPrerequisite
 
 OWNERS = ["team:quant"]
 
@@ -21,6 +24,31 @@ def materialized(
     for key, values in by_key.items():
         context.add_asset_metadata(dict(values), partition_key=key)
     return dg.MaterializeResult(metadata=dict(common or {}))
+
+
+def of_each_scope(
+    context: dg.AssetExecutionContext,
+    keys: Sequence[dg.MultiPartitionKey],
+    describe: Callable[[str, date], Mapping[str, Any]],
+) -> dg.MaterializeResult:
+    """Describe every (scope, date) of a run; one that lacks something does not stop the others.
+
+    Raises:
+        MissingPrerequisite: none of them could be made.
+    """
+    by_key: dict[str, Mapping[str, Any]] = {}
+    refusals = []
+    for key in keys:
+        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
+        try:
+            by_key[str(key)] = describe(scope, day)
+        except MissingPrerequisite as error:
+            context.log.warning(str(error))
+            refusals.append(error)
+            by_key[str(key)] = {"refused": str(error)}
+    if len(refusals) == len(keys):
+        raise MissingPrerequisite("; ".join(dict.fromkeys(map(str, refusals))))
+    return materialized(context, by_key)
 
 
 def numbers_of(scope: str, values: Mapping[str, float | int]) -> dict[str, float | int]:

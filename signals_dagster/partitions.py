@@ -72,7 +72,8 @@ def build_partitions(settings: Settings) -> Partitions:
                 "date": dg.DimensionPartitionMapping("date", dg.AllPartitionMapping()),
             }
         ),
-        # The model in service on a day is of one of the two Sundays before it, or, for the first, of the next.
+        # Shown as upstream: models of the two Sundays before a day, or, for the first, of the next. The one in
+        # service may be older, if none has beaten it since.
         weeks_to_days=dg.MultiPartitionMapping(
             {
                 "scope": dg.DimensionPartitionMapping("scope", dg.IdentityPartitionMapping()),
@@ -135,7 +136,7 @@ def _grain_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
     if end is not None:
         last = pd.Period(end - timedelta(days=1), freq=frequency)
         end = (last + 1).start_time.date()
-    return _time_windows(settings, cron, start, end)
+    return _time_windows(settings, cron, start, _after_friday(end) if frequency == "D" else end)
 
 
 def _window_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
@@ -159,10 +160,13 @@ def _week_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
 
 
 def _day_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
-    end = settings.partitions.end
-    if end is not None and end.weekday() >= 5:
-        end += timedelta(days=7 - end.weekday())  # Friday's window lasts until Monday
+    end = _after_friday(settings.partitions.end)
     return _time_windows(settings, "0 0 * * 1-5", settings.partitions.start, end)
+
+
+def _after_friday(end: date | None) -> date | None:
+    """Monday instead of a weekend: the partition of Friday lasts until then."""
+    return end + timedelta(days=7 - end.weekday()) if end is not None and end.weekday() >= 5 else end
 
 
 def _time_windows(

@@ -115,7 +115,7 @@ def test_from_windows_to_signals(built: Path):
     versions = json.loads(trained.stdout)
     assert trained.returncode == (0 if all(v["active"] for v in versions) else 3)
     listed = json.loads(run(built, "models", "list", "--json").stdout)
-    assert [v["version_id"] for v in listed] == sorted(v["version_id"] for v in versions)
+    assert {v["version_id"] for v in listed} == {v["version_id"] for v in versions}
     for version in listed:
         assert run(built, "models", "promote", version["version_id"]).returncode == 0
     shown = json.loads(run(built, "models", "show", listed[0]["version_id"]).stdout)

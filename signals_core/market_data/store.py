@@ -135,7 +135,9 @@ class MarketStore:
     def save_bars(self, symbol: str, screened: ScreenedBars, source: str) -> int:
         """Insert or replace the good bars of `symbol` and its list of rejected rows, all or nothing.
 
-        Saving the same bars again changes nothing. Returns the number of bars that were new or different.
+        Saving the same bars again changes nothing. Between the first and the last of the good dates the store
+        then holds exactly these: a bar that the source has withdrawn, or that is refused now, goes.
+        Returns the number of bars that were new, different or withdrawn.
         """
         rows = screened.good.reset_index()
         records = [
@@ -149,6 +151,7 @@ class MarketStore:
         values = [column.name for column in bars_table.columns if not column.primary_key]
         with self._write() as connection:
             changed = _upsert(connection, bars_table, records, values)
+            changed += _withdraw(connection, symbol, {record["date"] for record in records})
             connection.execute(rejected_bars_table.delete().where(rejected_bars_table.c.symbol == symbol))
             if rejected:
                 connection.execute(rejected_bars_table.insert(), rejected)
@@ -187,6 +190,11 @@ class MarketStore:
             query = query.where(columns.symbol.in_(list(symbols)))
         with self._read() as connection:
             return {row[0]: Coverage(row[1], row[2], row[3]) for row in connection.execute(query)}
+
+    def sources(self) -> set[str]:
+        """Names of the providers that the stored bars came from."""
+        with self._read() as connection:
+            return set(connection.execute(sa.select(bars_table.c.source).distinct()).scalars())
 
     def rejected_bars(self, symbol: str) -> pd.DataFrame:
         """Rows of the source that were refused at the last load: columns row, date, reason."""
@@ -302,6 +310,18 @@ def _upsert(connection: sa.Connection, table: sa.Table, records: list[dict[str, 
         where=different,
     )
     return int(connection.execute(statement, records).rowcount)
+
+
+def _withdraw(connection: sa.Connection, symbol: str, dates: set[date]) -> int:
+    """Remove bars of `symbol` between the first and last of `dates` that are not among them."""
+    if not dates:
+        return 0
+    columns = bars_table.c
+    span = sa.and_(columns.symbol == symbol, columns.date.between(min(dates), max(dates)))
+    gone = set(connection.execute(sa.select(columns.date).where(span)).scalars()) - dates
+    for day in sorted(gone):
+        connection.execute(bars_table.delete().where(columns.symbol == symbol, columns.date == day))
+    return len(gone)
 
 
 def _python_value(value: Any, kind: Any) -> Any:

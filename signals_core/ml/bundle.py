@@ -184,5 +184,13 @@ def set_aside(folder: Path) -> None:
 
 
 def read_frame(folder: Path, name: str) -> pd.DataFrame:
-    """`out_of_fold` or `reference` of a verified bundle, index (symbol, date)."""
-    return pd.read_parquet(folder / f"{name}.parquet").set_index(["symbol", "date"])
+    """`out_of_fold` or `reference` of a bundle, index (symbol, date).
+
+    Raises:
+        BundleError: the file is absent or damaged.
+    """
+    path = folder / f"{name}.parquet"
+    try:
+        return pd.read_parquet(path).set_index(["symbol", "date"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path} cannot be read ({error}): restore the folder or retrain") from error

@@ -26,8 +26,8 @@ class ConfidenceCalibrator:
     slopes: np.ndarray | None = None
     intercepts: np.ndarray | None = None
     rows: int = 0
-    overlap: int = 5
-    """Neighbouring labels that share returns: the prediction horizon."""
+    overlap: float = 5
+    """Rows that share about one independent outcome: the prediction horizon, times the symbols of a date."""
     slope_spread: float = 0.5
 
     def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> "ConfidenceCalibrator":

@@ -50,6 +50,10 @@ def decide(losses: pd.DataFrame, champion_loss: pd.Series | None, horizon: int, 
         reason = f"only {against_champion.dates} dates in common with the champion, which stays"
         return Decision(False, True, reason, evidence)
     shown = _shown("log-loss gain over the champion", against_champion)
+    if not difference.any():
+        dates = against_champion.dates
+        reason = f"no new evidence: it says the same as the champion on all {dates} dates, so the champion stays"
+        return Decision(False, True, reason, evidence)
     if against_champion.z > settings.max_z:
         return Decision(True, True, f"beats the champion: {shown}", evidence)
     return Decision(False, True, f"does not beat the champion by more than its uncertainty: {shown}", evidence)

@@ -114,13 +114,23 @@ class ReliabilityBin:
     observed: float
     low: float
     high: float
-    """95 % Wilson interval of `observed`, for rows / horizon independent observations."""
+    """95 % Wilson interval of `observed`, for distinct dates / horizon independent observations."""
 
 
 def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], horizon: int, bins: int = 8
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    horizon: int,
+    bins: int = 8,
+    dates: np.ndarray | None = None,
 ) -> list[ReliabilityBin]:
-    """Forecast against observed frequency per class, in `bins` groups of about equal size."""
+    """Forecast against observed frequency per class, in `bins` groups of about equal size.
+
+    Args:
+        dates: of each row (n,): stocks of one date move together, so a group's interval counts its distinct
+            dates, not its rows. None takes every row for a date of its own.
+    """
     found = []
     for number, name in enumerate(class_names):
         order = np.argsort(probabilities[:, number], kind="stable")
@@ -128,7 +138,8 @@ def reliability(
             if len(rows) == 0:
                 continue
             observed = float((labels[rows] == number).mean())
-            low, high = _wilson(observed, max(len(rows) / horizon, 1))
+            independent = len(rows) if dates is None else len(np.unique(dates[rows]))
+            low, high = _wilson(observed, max(independent / horizon, 1))
             forecast = float(probabilities[rows, number].mean())
             found.append(ReliabilityBin(name, len(rows), forecast, observed, low, high))
     return found

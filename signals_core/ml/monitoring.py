@@ -13,6 +13,7 @@ from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.features.catalog import catalog
 from signals_core.files import write_bytes_atomic
 from signals_core.ml.bundle import read_frame
+from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import MonitoringSettings, Scope
 
@@ -101,7 +102,7 @@ class ModelMonitor:
         latest = predictions.loc[common].sort_index(level="date").tail(self.settings.accuracy_window)
         if latest.empty:
             return 0, None
-        right = latest[["p_down", "p_flat", "p_up"]].to_numpy().argmax(axis=1) == labels.loc[latest.index]
+        right = latest[PROBABILITY_COLUMNS].to_numpy().argmax(axis=1) == labels.loc[latest.index]
         return len(latest), float(right.mean())
 
     def _compare(

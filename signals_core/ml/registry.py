@@ -52,6 +52,8 @@ class Version:
     digest: str
     inputs: str
     metrics: dict[str, Any]
+    sequence: int = 0
+    """Its place in the order of registration."""
     decision: str = "registered"
     active: bool = False
 
@@ -131,8 +133,13 @@ class ModelRegistry:
             if not stored:
                 raise MissingPrerequisite(f"no model version {version_id}: see `signals models list`")
             active = self._redis.get(f"{_ACTIVE}:{stored['scope']}")
-        fields = {k: v for k, v in stored.items() if k != "metrics"}
-        return Version(**fields, metrics=json.loads(stored["metrics"]), active=active == version_id)
+        fields = {k: v for k, v in stored.items() if k not in ("metrics", "sequence")}
+        return Version(
+            **fields,
+            sequence=int(stored["sequence"]),
+            metrics=json.loads(stored["metrics"]),
+            active=active == version_id,
+        )
 
     def get_active(self, scope: Scope = UNIVERSE) -> Version | None:
         """The version in service for a scope, or None before the first promotion."""
@@ -141,10 +148,10 @@ class ModelRegistry:
         return self.get(str(version_id)) if version_id else None
 
     def list_versions(self, scope: Scope | None = None) -> list[Version]:
-        """Registered versions in order of their ids, which begin with the time of training."""
+        """Registered versions, oldest first."""
         with self._reading():
-            names = sorted(self._redis.smembers(_VERSIONS))
-        versions = [self.get(name) for name in names]
+            names = self._redis.smembers(_VERSIONS)
+        versions = sorted((self.get(name) for name in names), key=lambda version: version.sequence)
         return [v for v in versions if scope in (None, v.scope)]
 
     def promote(
@@ -320,7 +327,9 @@ def fold(events: list[Event]) -> tuple[dict[str, Version], dict[Scope, str]]:
     active: dict[Scope, str] = {}
     for event in events:
         if event.action == "registered":
-            versions[event.version_id] = Version(event.version_id, event.scope, **event.evidence)
+            versions[event.version_id] = Version(
+                event.version_id, event.scope, **event.evidence, sequence=len(versions) + 1
+            )
             continue
         version = versions[event.version_id]
         decision = f"{event.action.replace('_', ' ')}: {event.reason}"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from signals_core import __version__
-from signals_core.errors import BundleError, MissingPrerequisite
+from signals_core.errors import BundleError, DataError, MissingPrerequisite
 from signals_core.ml import metrics
 from signals_core.ml.bundle import (
     Model,
@@ -28,6 +28,7 @@ from signals_core.ml.registry import Version
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
 from signals_core.ml.tuning import tune
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
+from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import Scope
@@ -87,22 +88,20 @@ def _gather(workspace: Workspace, scope: Scope, as_of: date) -> tuple[Panel, lis
     """The training rows, the keys of the windows to calibrate on, and the digest of both and the settings."""
     settings = workspace.settings
     start = (pd.Timestamp(as_of) - pd.DateOffset(months=settings.ml.train_months)).date()
+    windows = current_windows(workspace, scope, before=as_of)
     panel = _known_rows(workspace.panel(scope, start, as_of), as_of)
-    keys = workspace.windows.keys(scope, before=as_of)
-    if not keys:
-        raise MissingPrerequisite(
-            f"{scope}: no validation window ended by {as_of}; materialise validation_windows first (signals validate)"
-        )
     inputs = digest(
         scope,
         panel.features,
         panel.target["label"],
-        [workspace.windows.inputs(scope, key) for key in keys],
-        settings.ml.model_dump(exclude={"scopes", "confidence_threshold", "model_staleness_days"}),
-        settings.tuning,
+        windows,
+        settings.ml.train_months,
+        model_settings(settings),
         settings.calibration,
+        settings.gate,
         source_digest(*_CODE),
     )
+    keys = list(windows)
     return panel, keys, inputs
 
 
@@ -122,6 +121,11 @@ def _train(
     inputs: str,
 ) -> Version:
     settings, horizon = workspace.settings, workspace.settings.ml.prediction_horizon
+    if len(panel.features) < settings.ml.min_training_samples:
+        raise MissingPrerequisite(
+            f"{scope}: {len(panel.features)} labelled training rows, ml.min_training_samples asks for "
+            f"{settings.ml.min_training_samples}"
+        )
     with task(f"train {scope}", 3) as done:
         tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
         done("tuned")
@@ -130,7 +134,9 @@ def _train(
         done("trained")
         out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows, horizon)
         labels = labels_of(out_of_fold["label"])
-        calibrator = ConfidenceCalibrator(overlap=horizon).fit(out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels)
+        calibrator = ConfidenceCalibrator(overlap=_overlap(out_of_fold, horizon)).fit(
+            out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels
+        )
         done("calibrated")
 
     content = content_digest(pipeline, calibrator)
@@ -182,9 +188,14 @@ def calibrate_forward(pooled: pd.DataFrame, min_rows: int, horizon: int) -> pd.D
         earlier = ((pooled["window"] < key) & (pooled["label_end"] < pd.Timestamp(key))).to_numpy()
         if earlier.sum() < min_rows or (class_shares(labels[earlier]) == 0).any():
             continue
-        calibrator = ConfidenceCalibrator(overlap=horizon).fit(raw[earlier], labels[earlier])
+        calibrator = ConfidenceCalibrator(overlap=_overlap(pooled[earlier], horizon)).fit(raw[earlier], labels[earlier])
         calibrated.loc[rows] = calibrator.predict_proba(raw[rows])
     return pd.concat([pooled, calibrated], axis=1)
+
+
+def _overlap(rows: pd.DataFrame, horizon: int) -> float:
+    """How many rows share about one independent outcome: the horizon, times the symbols of a date."""
+    return horizon * len(rows) / rows.index.get_level_values("date").nunique()
 
 
 def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +228,7 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
         metrics.newey_west_mean(pd.Series(prior - model, index=rows.index), horizon)
         for prior, model in zip(*parts, strict=True)
     )
-    bins = metrics.reliability(rows[CALIBRATED_COLUMNS].to_numpy(), labels, CLASSES, horizon)
+    bins = reliability_of(out_of_fold, horizon)
     return {
         "rows": len(losses),
         "dates": gain.dates,
@@ -264,10 +275,10 @@ def judge(workspace: Workspace, version: Version, champion: Version | None) -> D
     if champion is not None and champion.version_id != version.version_id:
         try:
             serving = workspace.registry.load_active(version.scope)
-        except BundleError as error:
+            champion_loss = _champion_losses(workspace, serving, out_of_fold)
+        except (BundleError, DataError) as error:  # damaged, or in need of a feature that is gone
             decision = decide(row_losses(out_of_fold), None, settings.ml.prediction_horizon, settings.gate)
-            return replace(decision, reason=f"no sound model serves ({error}); {decision.reason}")
-        champion_loss = _champion_losses(workspace, serving, out_of_fold)
+            return replace(decision, reason=f"the model in service cannot serve ({error}); {decision.reason}")
     return decide(row_losses(out_of_fold), champion_loss, settings.ml.prediction_horizon, settings.gate)
 
 
@@ -295,13 +306,7 @@ def _live_losses(workspace: Workspace, model: Model, rows: pd.DataFrame) -> pd.S
 
 def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.ReliabilityBin], dict[str, float]]:
     folder = workspace.models / version.model_path
-    rows = read_frame(folder, "out_of_fold").dropna(subset=CALIBRATED_COLUMNS)
-    bins = metrics.reliability(
-        rows[CALIBRATED_COLUMNS].to_numpy(),
-        labels_of(rows["label"]),
-        CLASSES,
-        workspace.settings.ml.prediction_horizon,
-    )
+    bins = reliability_of(read_frame(folder, "out_of_fold"), workspace.settings.ml.prediction_horizon)
     model = load_bundle(folder)
     assert model.pipeline.booster is not None
     gains = model.pipeline.booster.get_score(importance_type="total_gain")
@@ -309,6 +314,15 @@ def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.Reli
     whole = sum(total.values()) or 1.0
     shares = {name: gain / whole for name, gain in total.items()}
     return bins, dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def reliability_of(out_of_fold: pd.DataFrame, horizon: int, bins: int = 8) -> list[metrics.ReliabilityBin]:
+    """The reliability of the forward-calibrated rows of a bundle's out-of-fold predictions."""
+    rows = out_of_fold.dropna(subset=CALIBRATED_COLUMNS)
+    dates = rows.index.get_level_values("date").to_numpy()
+    return metrics.reliability(
+        rows[CALIBRATED_COLUMNS].to_numpy(), labels_of(rows["label"]), CLASSES, horizon, bins, dates
+    )
 
 
 def newest_age(workspace: Workspace, scope: Scope, day: date) -> int | None:

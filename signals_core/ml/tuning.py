@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from signals_core.errors import MissingPrerequisite
 from signals_core.ml.pipeline import MAX_BIN, MLPipeline, booster_params, labels_of
 from signals_core.ml.target import NO_LABEL
 from signals_core.settings import MLSettings, TuningSettings
@@ -33,6 +34,9 @@ def tune(features: pd.DataFrame, target: pd.DataFrame, ml: MLSettings, tuning: T
     Args:
         features: (n, f), index (symbol, date).
         target: same index, columns label and label_end.
+
+    Raises:
+        MissingPrerequisite: too few dates to fit on some and score on others.
     """
     if tuning.trials == 0:
         params = ml.xgb_params.model_dump()
@@ -42,6 +46,11 @@ def tune(features: pd.DataFrame, target: pd.DataFrame, ml: MLSettings, tuning: T
 
     labels = labels_of(target["label"])
     fit, score = (rows & (labels != NO_LABEL) for rows in split_latest(target, tuning.validation_fraction))
+    if not fit.any() or not score.any():
+        raise MissingPrerequisite(
+            f"{len(target)} training rows leave {fit.sum()} to fit and {score.sum()} to score trials on: load more "
+            "history, or set tuning.trials to 0"
+        )
     pipeline = MLPipeline(ml, tuning.seed)
     columns = features.columns[features[fit].notna().any()]
     training = xgb.QuantileDMatrix(
@@ -88,6 +97,8 @@ def split_latest(target: pd.DataFrame, fraction: float) -> tuple[np.ndarray, np.
     """
     dates = target.index.get_level_values("date")
     unique = dates.unique().sort_values()
+    if len(unique) < 2:
+        return np.zeros(len(dates), dtype=bool), np.zeros(len(dates), dtype=bool)
     boundary = unique[max(int(len(unique) * (1 - fraction)), 1)]
     return np.asarray(target["label_end"] < boundary), np.asarray(dates >= boundary)
 

@@ -1,7 +1,6 @@
 """Validation windows on disk: one Parquet file a window, its figures in the file's metadata."""
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,14 @@ class WindowStore:
             frame[name] = frame[name].astype(f"datetime64[{DATE_UNIT}]")
         return WindowResult(**content["figures"], out_of_fold=frame.set_index(["symbol", "date"]))
 
-    def keys(self, scope: Scope, before: date | None = None) -> list[str]:
-        """Test starts of the stored windows of a scope in order; those whose test ended by `before`, if given."""
-        found = sorted(
-            path.stem.removeprefix("window=") for path in (self._folder / f"scope={scope}").glob("window=*.parquet")
-        )
-        if before is None:
-            return found
-        return [k for k in found if date.fromisoformat(_read(self._path(scope, k))[0]["figures"]["end"]) <= before]
+    def remove(self, scope: Scope, key: str) -> None:
+        """Forget a window that cannot be computed any more."""
+        self._path(scope, key).unlink(missing_ok=True)
+
+    def keys(self, scope: Scope) -> list[str]:
+        """Test starts of the stored windows of a scope, in order."""
+        paths = (self._folder / f"scope={scope}").glob("window=*.parquet")
+        return sorted(path.stem.removeprefix("window=") for path in paths)
 
     def _path(self, scope: Scope, key: str) -> Path:
         return self._folder / f"scope={scope}" / f"window={key}.parquet"

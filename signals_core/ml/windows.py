@@ -63,23 +63,27 @@ def window_of(settings: Settings, key: str) -> Window:
     raise MissingPrerequisite(f"{key} is not the test start of a window of these settings")
 
 
-def compute_windows(
-    workspace: Workspace, wanted: Sequence[tuple[Scope, str]], *, force: bool = False
-) -> list[WindowOutcome]:
+def compute_windows(workspace: Workspace, wanted: Sequence[tuple[Scope, str]]) -> list[WindowOutcome]:
     """Bring the windows (scope, key) up to date; those whose inputs did not change are only read.
 
     A window that cannot be computed (too few training rows, say) is refused with its reason and does not
-    stop the others.
+    stop the others; what was stored of it goes.
     """
-    panels = {scope: _panel(workspace, scope) for scope in dict.fromkeys(scope for scope, _ in wanted)}
     outcomes: dict[tuple[Scope, str], WindowOutcome] = {}
     stale: list[tuple[Scope, str, str]] = []
-    for scope, key in wanted:
-        inputs = window_inputs(workspace.settings, panels[scope], window_of(workspace.settings, key))
-        if not force and workspace.windows.inputs(scope, key) == inputs:
-            outcomes[scope, key] = WindowOutcome(scope, key, workspace.windows.load(scope, key), computed=False)
-        else:
-            stale.append((scope, key, inputs))
+    for scope in dict.fromkeys(scope for scope, _ in wanted):
+        keys = [key for name, key in wanted if name == scope]
+        try:
+            panel = _panel(workspace, scope)
+        except MissingPrerequisite as error:
+            outcomes |= {(scope, key): _refused(workspace, scope, key, str(error)) for key in keys}
+            continue
+        for key in keys:
+            inputs = window_inputs(workspace.settings, panel, window_of(workspace.settings, key))
+            if workspace.windows.inputs(scope, key) == inputs:
+                outcomes[scope, key] = WindowOutcome(scope, key, workspace.windows.load(scope, key), computed=False)
+            else:
+                stale.append((scope, key, inputs))
     for outcome in track("validation windows", _compute(workspace.loaded, stale), len(stale)):
         outcomes[outcome.scope, outcome.key] = outcome
     return [outcomes[scope, key] for scope, key in wanted]
@@ -90,12 +94,44 @@ def stale_windows(workspace: Workspace, scope: Scope) -> list[str]:
 
     Windows that are refused are always among them: they are cheap, and their reason may have gone.
     """
+    return [key for key, _, current in _standing(workspace, scope, _end(workspace)) if not current]
+
+
+def current_windows(workspace: Workspace, scope: Scope, before: date) -> dict[str, str]:
+    """The stored windows of the present settings whose test ended by `before`, in order: inputs by key.
+
+    Raises:
+        MissingPrerequisite: a stored one was made from other inputs, settings or code; or there is none.
+    """
+    found = {}
+    for key, stored, current in _standing(workspace, scope, min(before, _end(workspace))):
+        if stored is not None and not current:
+            raise MissingPrerequisite(
+                f"{scope}: validation window {key} was made from other inputs or settings: materialise "
+                "validation_windows first (signals validate)"
+            )
+        if stored is not None:
+            found[key] = stored
+    if not found:
+        raise MissingPrerequisite(
+            f"{scope}: no validation window ended by {before}; materialise validation_windows first (signals validate)"
+        )
+    return found
+
+
+def _standing(workspace: Workspace, scope: Scope, end: date) -> list[tuple[str, str | None, bool]]:
+    """Of every whole window by `end`: its key, the stored inputs, and whether they are the present ones."""
     panel = _panel(workspace, scope)
-    return [
-        window.key
-        for window in all_windows(workspace.settings, _end(workspace))
-        if workspace.windows.inputs(scope, window.key) != window_inputs(workspace.settings, panel, window)
-    ]
+    found = []
+    for window in all_windows(workspace.settings, end):
+        stored = workspace.windows.inputs(scope, window.key)
+        found.append((window.key, stored, stored == window_inputs(workspace.settings, panel, window)))
+    return found
+
+
+def _refused(workspace: Workspace, scope: Scope, key: str, reason: str) -> WindowOutcome:
+    workspace.windows.remove(scope, key)
+    return WindowOutcome(scope, key, None, computed=False, refusal=reason)
 
 
 def window_inputs(settings: Settings, panel: Panel, window: Window) -> str:
@@ -106,17 +142,18 @@ def window_inputs(settings: Settings, panel: Panel, window: Window) -> str:
         panel.features[used],
         window_target(panel.target, rows, settings.ml.prediction_horizon)[used],
         (window.key, window.train_start, window.test_end),
-        _model_settings(settings),
+        model_settings(settings),
         settings.validation,
         source_digest(*_CODE),
     )
 
 
-def _model_settings(settings: Settings) -> list[object]:
-    """What of the settings changes a fitted model; thresholds of use and monitoring do not."""
-    ml = settings.ml.model_dump(
-        include={"prediction_horizon", "min_training_samples", "class_weighting", "train_months"}
-    )
+def model_settings(settings: Settings) -> list[object]:
+    """What of the settings changes a fitted model; thresholds of use and monitoring do not.
+
+    The labels themselves carry the thresholds of UP and DOWN.
+    """
+    ml = settings.ml.model_dump(include={"prediction_horizon", "min_training_samples", "class_weighting"})
     params = settings.ml.xgb_params.model_dump() if settings.tuning.trials == 0 else None
     return [ml, params, settings.tuning.model_dump()]
 
@@ -194,6 +231,6 @@ def _compute_one(item: tuple[Scope, str, str]) -> WindowOutcome:
     try:
         result = validator.run_window(window_of(settings, key), panel.features, panel.target)
     except MissingPrerequisite as error:
-        return WindowOutcome(scope, key, None, computed=False, refusal=str(error))
+        return _refused(workspace, scope, key, str(error))
     workspace.windows.save(scope, result, inputs)
     return WindowOutcome(scope, key, result, computed=True)

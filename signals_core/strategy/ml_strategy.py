@@ -15,6 +15,8 @@ from signals_core.calendar import DATE_UNIT
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.files import write_atomic
 from signals_core.ml.target import CLASSES, DOWN, UP
+from signals_core.ml.training import newest_age
+from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import UNIVERSE, Scope
 from signals_core.strategy.base import Signal, SignalDirection
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 STRATEGY_NAME = "ml_signal"
 _METADATA_KEY = b"signals"
-PROBABILITIES = ["p_down", "p_flat", "p_up"]
 _DIRECTIONS = {DOWN: SignalDirection.SHORT, UP: SignalDirection.LONG}
 
 
@@ -105,8 +106,8 @@ class SignalStore:
         frames = [self.load(scope, day) for day in days if day < before]
         if not frames:
             index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["symbol", "date"])
-            return pd.DataFrame(columns=PROBABILITIES, index=index, dtype="float64")
-        return pd.concat(frames).dropna(subset=PROBABILITIES).set_index(["symbol", "date"])[PROBABILITIES]
+            return pd.DataFrame(columns=PROBABILITY_COLUMNS, index=index, dtype="float64")
+        return pd.concat(frames).dropna(subset=PROBABILITY_COLUMNS).set_index(["symbol", "date"])[PROBABILITY_COLUMNS]
 
     def _path(self, scope: Scope, day: date) -> Path:
         return self._folder / f"scope={scope}" / f"date={day}.parquet"
@@ -148,17 +149,17 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     frame["date"] = frame["date"].astype(f"datetime64[{DATE_UNIT}]")
     known = frame["symbol"].isin(available).to_numpy()
     probabilities = np.full((len(frame), len(CLASSES)), np.nan)
-    if known.any():
+    if known.any() and not _was_trained_on(model, day):
         probabilities[known] = model.predict_proba(rows)
-    frame[PROBABILITIES] = probabilities
-    age = (day - date.fromisoformat(model.manifest["as_of"])).days
+    frame[PROBABILITY_COLUMNS] = probabilities
+    unfit = _why_unfit(workspace, scope, model, day)
     directions, strengths, reasons = [], [], []
     for p, is_known in zip(probabilities, known, strict=True):
         direction, strength, reason = "", np.nan, "no features of this session"
-        if is_known:
+        if unfit:
+            reason = unfit
+        elif is_known:
             direction, strength, reason = _rule(p, settings.ml.confidence_threshold)
-            if age > settings.ml.model_staleness_days:
-                direction, reason = "", f"the model is {age} days old"
         directions.append(direction)
         strengths.append(strength)
         reasons.append(reason)
@@ -181,8 +182,24 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
     features = workspace.panel(scope, day, day + timedelta(days=1)).features
     keys = [(ticker, pd.Timestamp(day)) for ticker in tickers]
     rows = features.loc[[key for key in keys if key in features.index]]
-    rule = (ml.confidence_threshold, ml.model_staleness_days, source_digest("signals_core.strategy"))
+    rule = (ml.confidence_threshold, _why_unfit(workspace, scope, model, day), source_digest("signals_core.strategy"))
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
+
+
+def _was_trained_on(model: "Model", day: date) -> bool:
+    return str(day) <= model.manifest.get("train_end", "")
+
+
+def _why_unfit(workspace: "Workspace", scope: Scope, model: "Model", day: date) -> str:
+    """Why the model must not speak about a session, or nothing.
+
+    Age counts from the last training of the scope that was judged: a champion that no challenger has beaten
+    since is not stale, one that nobody has challenged for weeks is.
+    """
+    if _was_trained_on(model, day):
+        return f"the model was trained on this session (rows up to {model.manifest['train_end']})"
+    age, limit = newest_age(workspace, scope, day), workspace.settings.ml.model_staleness_days
+    return f"the model was last judged {age} days ago, the limit is {limit}" if age is not None and age > limit else ""
 
 
 def _rule(probabilities: np.ndarray, threshold: float) -> tuple[str, float, str]:

@@ -10,7 +10,7 @@ from signals_core.ml.monitoring import DriftReport, drift_report
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.model import calibrated_model
-from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, table
+from signals_dagster.metadata import OWNERS, numbers_of, of_each_scope, picture, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
@@ -32,13 +32,13 @@ from signals_dagster.resources import WorkspaceResource
 )
 def drift_report_asset(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Has what the model sees changed?"""
-    by_key = {}
-    for key in keys_of(context):
-        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
+
+    def describe(scope: str, day: date) -> dict[str, object]:
         report, _ = drift_report(workspace.open(), scope, day)
         context.log.info(f"{scope} {day}: {report.verdict}")
-        by_key[str(key)] = _described(report)
-    return materialized(context, by_key)
+        return _described(report)
+
+    return of_each_scope(context, keys_of(context), describe)
 
 
 def _described(report: DriftReport) -> dict[str, object]:

@@ -70,8 +70,7 @@ def feature_matrix(context: dg.AssetExecutionContext, workspace: WorkspaceResour
 
 
 def _with_bars(workspace: WorkspaceResource, span: SymbolSpan) -> list[str]:
-    covered = workspace.open().market.coverage(span.symbols)
-    return [symbol for symbol in span.symbols if symbol in covered]
+    return workspace.open().covered(span.symbols)
 
 
 def _described(context: dg.AssetExecutionContext, span: SymbolSpan, built: list[BuiltFeatures]) -> dg.MaterializeResult:

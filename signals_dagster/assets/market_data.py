@@ -69,7 +69,8 @@ def bars(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.
     by_key = {}
     for key in span.keys:
         symbol, (start, end) = key.keys_by_dimension["symbol"], date_span(PARTITIONS.symbol_date, key)
-        rows = stored[symbol].loc[str(start) : str(end)]
+        rows = stored[symbol]
+        rows = rows[(rows.index >= str(start)) & (rows.index < str(end))]
         by_key[str(key)] = {
             "dagster/row_count": len(rows),
             "last_close": float(rows["close"].iloc[-1]) if len(rows) else 0.0,

@@ -10,7 +10,7 @@ from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.target import target
 from signals_dagster.assets.validation import validation_windows
-from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, table
+from signals_dagster.metadata import OWNERS, numbers_of, of_each_scope, picture, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
@@ -28,6 +28,8 @@ class TrainingConfig(dg.Config):
     """Why this training was asked for; it is kept in the model's manifest and the registry's journal."""
 
     cause: str = "a person"
+    as_of: str | None = None
+    """Use sessions before this date; default: the partition's Sunday. A retrain within the week says today."""
 
 
 @dg.asset(
@@ -48,13 +50,14 @@ def calibrated_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, workspace: WorkspaceResource
 ) -> dg.MaterializeResult:
     """A registered version of each scope."""
-    by_key = {}
-    for key in keys_of(context):
-        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
-        trained = train_model(workspace.open(), scope, day, config.cause, by="dagster")
+
+    def describe(scope: str, sunday: date) -> dict[str, object]:
+        as_of = date.fromisoformat(config.as_of) if config.as_of else sunday
+        trained = train_model(workspace.open(), scope, as_of, config.cause, by="dagster")
         context.log.info(f"{scope}: {trained.version.version_id} {trained.version.decision}")
-        by_key[str(key)] = _described(trained)
-    return materialized(context, by_key)
+        return _described(trained)
+
+    return of_each_scope(context, keys_of(context), describe)
 
 
 def _described(trained: TrainedModel) -> dict[str, object]:

@@ -8,7 +8,7 @@ from signals_core.provenance import source_digest
 from signals_core.strategy.ml_strategy import session_signals
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.model import calibrated_model
-from signals_dagster.metadata import OWNERS, materialized, table
+from signals_dagster.metadata import OWNERS, of_each_scope, table
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
@@ -28,16 +28,15 @@ from signals_dagster.resources import WorkspaceResource
 )
 def signals(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """What the model in service says."""
-    by_key = {}
-    for key in keys_of(context):
-        scope, day = key.keys_by_dimension["scope"], date.fromisoformat(key.keys_by_dimension["date"])
-        made = session_signals(workspace.open(), scope, day)
-        rows = made.frame.drop(columns="date")
-        by_key[str(key)] = {
+
+    def describe(scope: str, day: date) -> dict[str, object]:
+        rows = session_signals(workspace.open(), scope, day).frame.drop(columns="date")
+        return {
             "dagster/row_count": len(rows),
             "long": int((rows["direction"] == "LONG").sum()),
             "short": int((rows["direction"] == "SHORT").sum()),
             "strongest": float(rows["strength"].max()) if rows["strength"].notna().any() else 0.0,
             "signals": table([{str(n): v for n, v in row.items()} for row in rows.to_dict("records")]),
         }
-    return materialized(context, by_key)
+
+    return of_each_scope(context, keys_of(context), describe)

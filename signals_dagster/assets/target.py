@@ -25,7 +25,7 @@ def target(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> d
     """Labels of every bar."""
     opened = workspace.open()
     span = symbol_span(context, PARTITIONS.symbol_date)
-    covered = [s for s in span.symbols if s in opened.market.coverage(span.symbols)]
+    covered = opened.covered(span.symbols)
     built = {item.symbol: item for item in steps.build_target(opened, covered, span.start, span.end)}
     by_key = {}
     for key in span.keys:

@@ -72,13 +72,31 @@ def test_only_long_and_short_rows_become_signals(workspace):
     assert session_signals(workspace, "UNIVERSE", LAST_SESSION).signals() == []
 
 
-@pytest.mark.parametrize(("as_of", "direction"), [(date(2022, 6, 17), "LONG"), (date(2022, 6, 16), "")])
-def test_a_model_older_than_fourteen_days_gives_no_signal(workspace, as_of, direction):
-    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=as_of)
+@pytest.mark.parametrize(("trained", "direction"), [("2022-06-17", "LONG"), ("2022-06-16", "")])
+def test_a_scope_not_trained_for_more_than_fourteen_days_gives_no_signal(workspace, trained, direction):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), created_at=f"{trained}T06:00:00+00:00")
     frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
     assert set(frame["direction"]) == {direction}
-    assert set(frame["reason"]) == {"" if direction else "the model is 15 days old"}
+    old = "the model was last judged 15 days ago, the limit is 14"
+    assert set(frame["reason"]) == {"" if direction else old}
     assert frame["p_up"].to_numpy() == pytest.approx([0.7, 0.7])  # what it would have said is kept
+
+
+def test_a_champion_that_a_recent_challenger_did_not_beat_goes_on_giving_signals(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), created_at="2022-05-01T06:00:00+00:00")
+    make_bundle(workspace.models, "v2", created_at="2022-06-26T06:00:00+00:00")
+    workspace.registry.register("v2", workspace.models / "v2", {})
+    workspace.registry.reject("v2", "no new evidence")
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    assert set(frame["direction"]) == {"LONG"}
+    assert set(frame["model_version"]) == {"v1"}
+
+
+def test_a_session_the_model_was_trained_on_gets_no_prediction(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), train_end=str(LAST_SESSION))
+    frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
+    assert frame["p_up"].isna().all()
+    assert set(frame["reason"]) == {"the model was trained on this session (rows up to 2022-07-01)"}
 
 
 def test_a_ticker_with_its_own_model_is_served_by_that_one_and_the_others_by_the_pooled_one(workspace):

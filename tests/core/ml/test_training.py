@@ -18,7 +18,7 @@ from signals_core.ml.training import (
     row_losses,
     train_model,
 )
-from signals_core.ml.windows import compute_windows
+from signals_core.ml.windows import all_windows, compute_windows
 from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
 
 
@@ -125,6 +125,7 @@ def test_training_end_to_end_from_bars_to_a_judged_version(workspace):
 def test_importance_is_the_share_of_each_feature_in_the_gain_the_largest_first(validated, open_workspace):
     few = {"SA_TUNING__TRIALS": "0", "SA_ML__XGB_PARAMS__N_ESTIMATORS": "5"}
     workspace = open_workspace(validated, **few)
+    compute_windows(workspace, [("AAA", window.key) for window in all_windows(workspace.settings, AS_OF)])
     trained = train_model(workspace, "AAA", AS_OF, "person")
     shares = list(trained.importance.values())
     assert sum(shares) == pytest.approx(1)
@@ -171,7 +172,7 @@ def test_the_same_inputs_train_the_same_model(ready):
 
 def test_a_changed_setting_trains_anew(ready, validated, open_workspace):
     first = train_model(ready, "AAA", AS_OF, "person").version
-    other = open_workspace(validated, SA_TUNING__SEED="8")
+    other = open_workspace(validated, SA_ML__TRAIN_MONTHS="11")
     assert not is_current(other, "AAA", AS_OF)
     assert train_model(other, "AAA", AS_OF, "person").version.version_id != first.version_id
     threshold = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD="0.7")
@@ -246,7 +247,7 @@ def test_too_little_to_calibrate_on_is_refused(validated, open_workspace):
 
 
 def test_a_damaged_champion_does_not_stop_a_retrain(trained, open_workspace):
-    workspace = open_workspace(trained, SA_TUNING__SEED="8")
+    workspace = open_workspace(trained, SA_ML__TRAIN_MONTHS="11")
     champion = workspace.registry.get_active("AAA")
     flip_byte(workspace.models / champion.model_path / "booster.ubj")
     assert train_model(workspace, "AAA", AS_OF, "person").version.decision != "registered"

@@ -5,7 +5,7 @@ import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import windows
-from signals_core.ml.windows import all_windows, compute_windows, stale_windows, window_of
+from signals_core.ml.windows import all_windows, compute_windows, current_windows, stale_windows, window_of
 from tests.core.ml.helpers import flip_byte
 
 KEYS = ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01", "2022-01-01"]
@@ -44,14 +44,6 @@ def test_a_second_call_computes_nothing_and_returns_the_same(validated, open_wor
     first = outcomes[0].result
     # 2020 without 60 sessions of history and without the five purged ones, in two symbols
     assert (first.train_rows, first.test_rows, first.purged_rows) == (2 * (253 - 60 - 5), 2 * 119, 2 * 5)
-
-
-def test_force_computes_again_and_finds_the_same(validated, open_workspace):
-    workspace = open_workspace(validated)
-    stored = workspace.windows.load("AAA", "2021-01-01")
-    (outcome,) = compute_windows(workspace, [("AAA", "2021-01-01")], force=True)
-    assert outcome.computed
-    assert outcome.result.figures() == stored.figures()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +90,9 @@ def test_two_processes_find_what_one_finds(validated, open_workspace):
     wanted = [("AAA", KEYS[0]), ("AAA", KEYS[1])]
     one = open_workspace(validated)
     stored = [one.windows.load(*item).figures() for item in wanted]
-    outcomes = compute_windows(open_workspace(validated, SA_COMPUTE__WORKERS="2"), wanted, force=True)
+    for item in wanted:
+        one.windows.remove(*item)
+    outcomes = compute_windows(open_workspace(validated, SA_COMPUTE__WORKERS="2"), wanted)
     assert [o.computed for o in outcomes] == [True, True]
     assert [o.result.figures() for o in outcomes] == stored
 
@@ -139,11 +133,22 @@ def test_a_damaged_body_is_refused_by_name_and_computed_again(validated, open_wo
     assert outcome.computed
 
 
-def test_only_windows_that_ended_are_listed_before_a_date(validated, open_workspace):
-    store = open_workspace(validated).windows
-    assert store.keys("UNIVERSE") == KEYS
-    assert store.keys("UNIVERSE", before=date(2022, 4, 1)) == KEYS[:-1]
-    assert store.keys("UNIVERSE", before=date(2022, 3, 31)) == KEYS[:-2]
+def test_only_windows_that_ended_before_a_date_are_current_then(validated, open_workspace):
+    workspace = open_workspace(validated)
+    assert list(current_windows(workspace, "UNIVERSE", before=date(2022, 7, 3))) == KEYS
+    assert list(current_windows(workspace, "UNIVERSE", before=date(2022, 4, 1))) == KEYS[:-1]
+    assert list(current_windows(workspace, "UNIVERSE", before=date(2022, 3, 31))) == KEYS[:-2]
+
+
+def test_windows_of_other_settings_are_not_taken_for_present_ones(validated, open_workspace):
+    with pytest.raises(MissingPrerequisite, match="AAA: validation window 2021-01-01 was made from other inputs"):
+        current_windows(open_workspace(validated, SA_TUNING__SEED="8"), "AAA", before=date(2022, 7, 3))
+
+
+def test_a_window_that_is_refused_now_is_forgotten(validated, open_workspace):
+    workspace = open_workspace(validated, SA_ML__MIN_TRAINING_SAMPLES="200")
+    compute_windows(workspace, [("AAA", key) for key in KEYS])
+    assert list(current_windows(workspace, "AAA", before=date(2022, 7, 3))) == KEYS[1:]
 
 
 def test_a_stored_window_comes_back_whole(validated, open_workspace):
