@@ -182,13 +182,12 @@ def _compute(loaded: LoadedSettings, stale: Sequence[tuple[Scope, str, str]]) ->
 
     # Fork would copy the threads' locks of Arrow and gRPC in an unknown state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(loaded,)) as pool:
-        try:
-            for future in as_completed([pool.submit(_compute_one, item) for item in stale]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(loaded,))
+    try:
+        for future in as_completed([pool.submit(_compute_one, item) for item in stale]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _worker: dict[str, Workspace] = {}
