@@ -171,7 +171,7 @@ def render(report: MainReport, console: Console, parts: Sequence[Timed] = ()) ->
     _render_signals(report, console)
     _render_drift(report, console)
     if parts:
-        table = _table("How long each part took", "part", "seconds>", "what was done")
+        table = _table("How long each part took", "part", "seconds>", "what was done~")
         for part in parts:
             table.add_row(part.title, f"{part.seconds:.1f}", part.outcome)
         console.print(table)
@@ -337,8 +337,12 @@ def _render_drift(report: MainReport, console: Console) -> None:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", no_wrap=bool(column))
+    for column in columns:  # ">" aligns right, "~" wraps
+        table.add_column(
+            column.rstrip(">~"),
+            justify="right" if column.endswith(">") else "left",
+            no_wrap=bool(column) and not column.endswith("~"),
+        )
     return table
 
 
