@@ -10,6 +10,8 @@ from signals_core.files import write_bytes_atomic
 from signals_core.settings import LoadedSettings
 from signals_core.workspace import Workspace
 
+_GRACE_SECONDS = 10
+
 
 def prepare_home(workspace: Workspace) -> Path:
     """Write `dagster.yaml` of the instance and point DAGSTER_HOME at its folder."""
@@ -31,6 +33,8 @@ def open_instance(workspace: Workspace) -> dg.DagsterInstance:
 
 def serve(loaded: LoadedSettings, port: int) -> None:
     """Run Dagster's webserver and daemon on 127.0.0.1 until interrupted; the entry point of `signals ui`."""
+    import contextlib
+    import signal
     import subprocess
     import sys
 
@@ -41,8 +45,19 @@ def serve(loaded: LoadedSettings, port: int) -> None:
         *(sys.executable, "-m", "dagster", "dev"),
         *("--workspace", str(loaded.root / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)),
     ]
-    process = subprocess.Popen(command, cwd=loaded.root)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # `dagster dev` can outlive its end by minutes, with its children: they get a process group of their own.
+    process = subprocess.Popen(command, cwd=loaded.root, start_new_session=True)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
