@@ -19,9 +19,9 @@ def prepare_home(workspace: Workspace) -> Path:
     content: dict[str, object] = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
     url = workspace.settings.stores.dagster_url
     if url:
-        # dagster-postgres builds a URL without a driver unless told, which SQLAlchemy 2.1 refuses.
-        content["storage"] = {"postgres": {"postgres_url": url, "scheme": "postgresql+psycopg2"}}
+        content["storage"] = {"postgres": {"postgres_url": url}}
     write_bytes_atomic(home / "dagster.yaml", yaml.safe_dump(content).encode())
+    (home / "dagster.yaml").chmod(0o600)  # the URL may hold a password
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

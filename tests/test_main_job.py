@@ -237,11 +237,13 @@ def test_on_postgresql_and_redis_the_models_are_the_same(undisturbed: Path, tmp_
         stores = {
             "SA_STORES__MARKET_URL": url.set(database=database).render_as_string(hide_password=False),
             "SA_STORES__REDIS_URL": server,
+            "SA_STORES__DAGSTER_URL": url.set(database=database).render_as_string(hide_password=False),
         }
         report = run(home, **stores)
         assert run(home, **stores)["parts"][0]["run_id"] is None
         assert not (home / "data" / "market.sqlite").exists()
         assert not (home / "data" / "redis").exists()
+        assert not list((home / "data" / "dagster_home").rglob("runs.db"))
         active = sorted((s["active"]["version_id"], s["active"]["digest"]) for s in report["scopes"])
         assert active == [(v, d) for v, d, is_active in state(undisturbed)["versions"] if is_active]
         assert client.exists("ml:active:UNIVERSE")
