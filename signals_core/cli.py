@@ -5,7 +5,6 @@ service is down. Libraries are imported inside commands, so that `--help` answer
 """
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from signals_core.terminal import out, print_json, print_rows, print_table
 
+if TYPE_CHECKING:
     from signals_core.settings import LoadedSettings
     from signals_core.workspace import Workspace
 
@@ -70,9 +69,9 @@ def demo(as_json: Json = False) -> None:
     with _workspace() as workspace:
         report = read_report(workspace)
     if as_json:
-        _print_json({**report.to_dict(), "parts": [{**vars(part), "outcome": part.outcome} for part in parts]})
+        print_json({**report.to_dict(), "parts": [{**vars(part), "outcome": part.outcome} for part in parts]})
     else:
-        render(report, _out(), parts)
+        render(report, out(), parts)
 
 
 @app.command()
@@ -91,9 +90,9 @@ def report(as_json: Json = False) -> None:
     with _workspace() as workspace:
         found = read_report(workspace)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
-        render(found, _out())
+        render(found, out())
 
 
 @app.command()
@@ -106,10 +105,10 @@ def doctor(as_json: Json = False) -> None:
     with _workspace() as workspace:
         findings = examine(workspace)
     if as_json:
-        _print_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         rows = [(f.name, "[green]ok" if f.ok else "[red]wrong", f.found, "" if f.ok else f.remedy) for f in findings]
-        _print_table(("what", "", "found", "remedy"), rows)
+        print_table(("what", "", "found", "remedy"), rows)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(3)
 
@@ -119,9 +118,9 @@ def config_show(as_json: Json = False) -> None:
     """Each effective value and where it came from; passwords are hidden."""
     rows = [(key, _without_password(key, value), origin) for key, value, origin in _load().items()]
     if as_json:
-        _print_json([{"key": k, "value": v, "origin": o} for k, v, o in rows])
+        print_json([{"key": k, "value": v, "origin": o} for k, v, o in rows])
     else:
-        _print_table(("setting", "value", "from"), [(k, json.dumps(v), o) for k, v, o in rows])
+        print_table(("setting", "value", "from"), [(k, json.dumps(v), o) for k, v, o in rows])
 
 
 @app.command()
@@ -135,10 +134,10 @@ def ingest(as_json: Json = False) -> None:
         symbols = [*workspace.settings.universe.tickers, *workspace.reference_symbols()]
         loaded = steps.ingest(workspace, symbols)
     if as_json:
-        _print_json([asdict(item) for item in loaded])
+        print_json([asdict(item) for item in loaded])
     else:
         rows = [(i.symbol, str(i.rows), str(i.changed), str(i.rejected), i.problem or "") for i in loaded]
-        _print_table(("symbol", "bars", "changed", "rejected", "problem"), rows)
+        print_table(("symbol", "bars", "changed", "rejected", "problem"), rows)
     if not any(item.rows for item in loaded):
         from signals_core.errors import MissingPrerequisite
 
@@ -171,7 +170,7 @@ def features(context: typer.Context, as_json: Json = False) -> None:
         }
         for item in built
     ]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @features_app.command("list")
@@ -190,7 +189,7 @@ def features_list(as_json: Json = False) -> None:
         }
         for f in catalog().values()
     ]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command()
@@ -211,7 +210,7 @@ def validate(scope: ScopeOption = None, as_json: Json = False) -> None:
             names = ("end", "accuracy", "log_loss", "prior_log_loss", "gain", "gain_error", "sharpe_ratio")
             row |= {name: figures[name] for name in names}
         rows.append(row | {"computed": outcome.computed})
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command()
@@ -229,9 +228,9 @@ def train(
         made = [train_model(workspace, name, as_of, cause, by="command line") for name in _scopes(workspace, scope)]
     rows = [{**version_record(item.version), "trained": item.trained} for item in made]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_table(("version", "decision"), [(r["version_id"], r["decision"]) for r in rows])
+        print_table(("version", "decision"), [(r["version_id"], r["decision"]) for r in rows])
     if not all(item.version.active for item in made):
         raise typer.Exit(3)
 
@@ -244,7 +243,7 @@ def models_list(scope: ScopeOption = None, as_json: Json = False) -> None:
     with _workspace() as workspace:
         versions = [version_record(v) for v in workspace.registry.list_versions(scope)]
     if as_json:
-        _print_json(versions)
+        print_json(versions)
     else:
         rows = [
             (
@@ -256,7 +255,7 @@ def models_list(scope: ScopeOption = None, as_json: Json = False) -> None:
             )
             for v in versions
         ]
-        _print_table(("version", "scope", "", "log-loss (prior)", "decision"), rows)
+        print_table(("version", "scope", "", "log-loss (prior)", "decision"), rows)
 
 
 @models_app.command("show")
@@ -268,7 +267,7 @@ def models_show(version_id: str) -> None:
     with _workspace() as workspace:
         version = workspace.registry.get(version_id)
         manifest = verify_bundle(workspace.models / version.model_path)
-    _print_json({**version_record(version), "manifest": manifest})
+    print_json({**version_record(version), "manifest": manifest})
 
 
 @models_app.command("promote")
@@ -280,7 +279,7 @@ def models_promote(
     from signals_core.ml.training import version_record
 
     with _workspace() as workspace:
-        _print_json(version_record(workspace.registry.promote(version_id, reason, by="command line")))
+        print_json(version_record(workspace.registry.promote(version_id, reason, by="command line")))
 
 
 @models_app.command("rollback")
@@ -293,14 +292,14 @@ def models_rollback(
     from signals_core.ml.training import version_record
 
     with _workspace() as workspace:
-        _print_json(version_record(workspace.registry.rollback(version_id, scope, reason, by="command line")))
+        print_json(version_record(workspace.registry.rollback(version_id, scope, reason, by="command line")))
 
 
 @models_app.command("rebuild")
 def models_rebuild() -> None:
     """Write Redis anew from the journal on disk."""
     with _workspace() as workspace:
-        _print_json({"events": workspace.registry.rebuild()})
+        print_json({"events": workspace.registry.rebuild()})
 
 
 @app.command()
@@ -316,7 +315,7 @@ def predict(scope: ScopeOption = None, as_json: Json = False) -> None:
         day = data_span(workspace)[1] - timedelta(days=1)
         made = [session_signals(workspace, name, day) for name in _scopes(workspace, scope)]
     rows = [{"scope": item.scope, **row} for item in made for row in records(item.frame)]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command()
@@ -332,16 +331,16 @@ def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
         day = data_span(workspace)[1] - timedelta(days=1)
         reports = [drift_report(workspace, name, day)[0] for name in _scopes(workspace, scope)]
     if as_json:
-        _print_json([asdict(item) for item in reports])
+        print_json([asdict(item) for item in reports])
     else:
         for item in reports:
-            _out().print(f"[bold]{item.scope}[/bold] {item.day}: {item.verdict}", highlight=False)
+            out().print(f"[bold]{item.scope}[/bold] {item.day}: {item.verdict}", highlight=False)
             known = [f for f in item.features if f.psi is not None]
             rows = [
                 (f.feature, f"{f.psi:.2f}", f"{f.own_history:.2f}", f.status, "yes" if f.alarm else "no")
                 for f in sorted(known, key=lambda f: -(f.psi or 0))
             ]
-            _print_table(("feature", "PSI", "own past's largest", "level", "alarm"), rows)
+            print_table(("feature", "PSI", "own past's largest", "level", "alarm"), rows)
     if any(item.retrain for item in reports):
         raise typer.Exit(3)
 
@@ -408,52 +407,6 @@ def _terminal() -> Any:
     from signals_core.terminal import TerminalProgress
 
     return TerminalProgress(Console(stderr=True))
-
-
-_PLAIN_WIDTH = 140
-"""Columns of the report where stdout is no terminal, such as in a log."""
-
-
-def _out() -> "Console":
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_without_nan(value), indent=1, default=str, allow_nan=False))
-
-
-def _without_nan(value: Any) -> Any:
-    """An undefined figure is null in JSON, which knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        _print_json(rows)
-    elif rows:
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        _print_table(names, [tuple(_cell(row.get(name, "")) for name in names) for row in rows])
-
-
-def _print_table(columns: Any, rows: Any) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    _out().print(table)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _short(metrics: dict[str, Any]) -> str:

@@ -1,10 +1,16 @@
-"""Progress in a terminal: bars where there is one, a line a task otherwise. Always on stderr."""
+"""What a terminal shows: progress on stderr (bars, or a line a task without a terminal), data on stdout."""
 
+import json
+import math
 import time
+from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 
 class TerminalProgress:
@@ -69,3 +75,48 @@ class TerminalProgress:
 
 _WORTH_ANNOUNCING, _LINES = 20, 6
 """Steps from which a task takes long enough to report in between, and about how often."""
+
+
+_PLAIN_WIDTH = 140
+"""Columns of the report where stdout is no terminal, such as in a log."""
+
+
+def out() -> Console:
+    """The console of stdout, wide enough for the report where that is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    print(json.dumps(_without_nan(value), indent=1, default=str, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """An undefined figure is null in JSON, which knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Records as JSON or as a table."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        print_table(names, [tuple(_cell(row.get(name, "")) for name in names) for row in rows])
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of texts, which may hold rich markup."""
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

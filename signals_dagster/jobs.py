@@ -36,54 +36,35 @@ _PATIENCE_SECONDS = 6 * 3600
 """How long a scheduled job waits for another one on the same project."""
 
 
-def _cause(context: dg.OpExecutionContext) -> str:
-    return context.run.tags.get(CAUSE_TAG, "a person")
+def _layer_op(name: str, layer: str, description: str, first: bool = False) -> dg.OpDefinition:
+    """An op that brings one layer of the main job up to date, after the op before it."""
+
+    @dg.op(
+        name=name,
+        ins={} if first else {"after": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        description=description,
+    )
+    def bring_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
+        from signals_dagster.main_job import main_job_lock, run_layer, tidy_up
+
+        opened, cause = workspace.open(), context.run.tags.get(CAUSE_TAG, "a person")
+        with main_job_lock(opened, _PATIENCE_SECONDS):
+            tidy_up(opened, context.instance)
+            done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), cause)
+        context.log.info(f"{done.title}: {done.outcome}")
+
+    return bring_up_to_date
 
 
-def _run_layer(context: dg.OpExecutionContext, workspace: WorkspaceResource, layer: str) -> None:
-    from signals_dagster.main_job import main_job_lock, run_layer, tidy_up
-
-    opened = workspace.open()
-    with main_job_lock(opened, _PATIENCE_SECONDS):
-        tidy_up(opened, context.instance)
-        done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), _cause(context))
-    context.log.info(f"{done.title}: {done.outcome}")
-
-
-@dg.op(out=dg.Out(dg.Nothing), description="Fetch new bars and bring features and target up to date.")
-def bring_features_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
-    """The layer `features`."""
-    _run_layer(context, workspace, "features")
-
-
-@dg.op(
-    ins={"after": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    description="Compute the validation windows that are new or stale.",
+bring_features_up_to_date = _layer_op(
+    "bring_features_up_to_date", "features", "Fetch new bars and bring features and target up to date.", first=True
 )
-def compute_new_windows(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
-    """The layer `windows`."""
-    _run_layer(context, workspace, "windows")
-
-
-@dg.op(
-    ins={"after": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    description="Train, calibrate, register and judge this Sunday's models.",
+compute_new_windows = _layer_op(
+    "compute_new_windows", "windows", "Compute the validation windows that are new or stale."
 )
-def train_and_judge(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
-    """The layer `model`."""
-    _run_layer(context, workspace, "model")
-
-
-@dg.op(
-    ins={"after": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    description="Drift report and signals of the last session.",
-)
-def report_last_session(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
-    """The layer `session`."""
-    _run_layer(context, workspace, "session")
+train_and_judge = _layer_op("train_and_judge", "model", "Train, calibrate, register and judge this week's models.")
+report_last_session = _layer_op("report_last_session", "session", "Drift report and signals of the last session.")
 
 
 @dg.job(
