@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo ui test test-slow test-services lint format lock clean
+.PHONY: demo ui test test-slow test-services bench lint format lock clean
 
 demo: .venv/.installed ## the main job on real daily bars
 	@SIGNALS_CONFIG=$(CONFIG) $(BIN)/signals demo
@@ -24,6 +24,9 @@ test-slow: .venv/.installed
 
 test-services: .venv/.installed
 	$(BIN)/pytest -m services
+
+bench: .venv/.installed ## every claim of speed, measured as a ratio; minutes
+	@set -e; for module in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$module .py); done
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,10 +28,12 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Settings and where they come from.")
 models_app = typer.Typer(no_args_is_help=True, help="Model versions and which of them is in service.")
+data_app = typer.Typer(no_args_is_help=True, help="The stored market data: quality, ingestions, refused rows.")
 features_app = typer.Typer(help="Build features and labels; list the catalogue.")
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(features_app, name="features")
+app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 ScopeOption = Annotated[str | None, typer.Option("--scope", help="UNIVERSE or a ticker of ml.scopes; default: all.")]
@@ -123,25 +126,122 @@ def config_show(as_json: Json = False) -> None:
         print_table(("setting", "value", "from"), [(k, json.dumps(v), o) for k, v, o in rows])
 
 
-@app.command()
-def ingest(as_json: Json = False) -> None:
-    """Fetch the bars of the universe and its reference instruments into the market store."""
-    from dataclasses import asdict
+class Dataset(StrEnum):
+    """What `signals ingest` can fetch."""
 
+    bars = "bars"
+    fundamentals = "fundamentals"
+    insider_transactions = "insider_transactions"
+    short_interest = "short_interest"
+    membership = "membership"
+
+
+@app.command()
+def ingest(
+    dataset: Annotated[Dataset, typer.Argument(help="What to fetch.")] = Dataset.bars,
+    full: Annotated[bool, typer.Option("--full", help="Bars: all of them, not only what is new.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch what is new from its source into the market store: bars, facts, or the universe's membership."""
     from signals_core import steps
+    from signals_core.errors import MissingPrerequisite, SettingsError
 
     with _workspace() as workspace, _progress():
-        symbols = [*workspace.settings.universe.tickers, *workspace.reference_symbols()]
-        loaded = steps.ingest(workspace, symbols)
+        if dataset is Dataset.membership:
+            loaded = steps.ingest_membership(workspace)
+            if loaded is None:
+                raise SettingsError("universe.membership names no file: a CSV of symbol, start, end")
+            changed, screened = loaded
+            print_rows([{"intervals": len(screened.good), "changed": changed, **_refusals(screened.rejected)}], as_json)
+            return
+        if dataset is Dataset.bars:
+            symbols = [*workspace.settings.universe.tickers, *workspace.reference_symbols()]
+            outcomes = steps.ingest(workspace, symbols, full)
+        else:
+            found = steps.ingest_dataset(workspace, dataset.value)
+            if found is None:
+                raise SettingsError(
+                    f"market_data.{dataset.value}.provider names no source: see the README, Market data"
+                )
+            outcomes = found
     if as_json:
-        print_json([asdict(item) for item in loaded])
+        print_json([{**vars(item), "changed": item.changed} for item in outcomes])
     else:
-        rows = [(i.symbol, str(i.rows), str(i.changed), str(i.rejected), i.problem or "") for i in loaded]
-        print_table(("symbol", "bars", "changed", "rejected", "problem"), rows)
-    if not any(item.rows for item in loaded):
-        from signals_core.errors import MissingPrerequisite
+        names = ("rows", "new", "restated", "withdrawn", "rejected")
+        rows = [(i.symbol, *(str(getattr(i, name)) for name in names), i.problem or "") for i in outcomes]
+        print_table(("symbol", *names, "problem"), rows)
+    if all(item.problem for item in outcomes):
+        raise MissingPrerequisite(f"no symbol has {dataset.value}: check its provider and options under market_data")
 
-        raise MissingPrerequisite("no symbol has bars: check market_data.provider and its options")
+
+def _refusals(rejected: Any) -> dict[str, int]:
+    return {str(reason): int(count) for reason, count in rejected["reason"].value_counts().items()}
+
+
+@data_app.command("quality")
+def data_quality(as_json: Json = False) -> None:
+    """What the stored data lack, how old they are, and what was refused. Exit code 3 if a ticker's bars have gaps."""
+    from signals_core import steps
+
+    with _workspace() as workspace:
+        report = steps.look_at_quality(workspace)
+        tickers = set(workspace.settings.universe.tickers)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        names = ("sessions", "first", "last", "behind", "missing", "rejected", "restated")
+        rows = [
+            (
+                item.symbol,
+                *("" if getattr(item, name) is None else str(getattr(item, name)) for name in names),
+                "" if item.largest_move is None else f"{item.largest_move:.1%} on {item.largest_move_on}",
+                item.problem or "",
+            )
+            for item in report.bars
+        ]
+        print_table(("symbol", *names, "largest move", "problem"), rows)
+        for fact in report.facts:
+            out().print(f"{fact.dataset} {fact.symbol}: {fact.facts} rows, the latest {fact.latest}", highlight=False)
+        for dataset, reasons in report.reasons.items():
+            for reason, count in reasons.items():
+                out().print(f"{dataset}: {count} rows refused: {reason}", highlight=False)
+    if not all(item.complete for item in report.bars if item.symbol in tickers):
+        raise typer.Exit(3)
+
+
+@data_app.command("runs")
+def data_runs(as_json: Json = False) -> None:
+    """The last ingestions."""
+    from signals_core.market_data.runs import IngestionLog
+    from signals_core.report import records
+
+    with _workspace() as workspace:
+        rows = records(IngestionLog(workspace.market.database).recent())
+    print_rows(rows, as_json)
+
+
+@data_app.command("rejected")
+def data_rejected(
+    dataset: Annotated[Dataset, typer.Argument(help="Of which data.")] = Dataset.bars,
+    symbol: Annotated[str | None, typer.Option("--symbol", help="Of one symbol.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The rows that the last loads refused, and why."""
+    from signals_core.report import records
+
+    with _workspace() as workspace:
+        rows = records(workspace.market.rejected(dataset.value, symbol))
+    print_rows(rows, as_json)
+
+
+@data_app.command("actions")
+def data_actions(symbol: str, as_json: Json = False) -> None:
+    """The splits and dividends of a symbol."""
+    from signals_core.report import records
+
+    with _workspace() as workspace:
+        rows = records(workspace.market.load_actions(symbol))
+    print_rows(rows, as_json)
 
 
 @features_app.callback(invoke_without_command=True)

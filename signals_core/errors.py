@@ -19,6 +19,12 @@ class DataError(SignalsError):
     exit_code = 3
 
 
+class ProviderError(SignalsError):
+    """A source of market data did not answer, or not in its format; the text names the request, never a secret."""
+
+    exit_code = 5
+
+
 class GateError(SignalsError):
     """A model did not pass what it must pass."""
 

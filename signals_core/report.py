@@ -116,7 +116,7 @@ def read_report(workspace: Workspace) -> MainReport:
             {
                 "symbol": ticker,
                 **_covered(coverage[ticker]),
-                "rejected": len(workspace.market.rejected_bars(ticker)),
+                "rejected": len(workspace.market.rejected("bars", ticker)),
                 **{name: float(share) for name, share in zip(CLASSES, shares, strict=True)},
             }
         )
@@ -353,6 +353,13 @@ def _colour(gain: float, error: float) -> str:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a signals frame as plain JSON values."""
-    shown = frame.assign(date=frame["date"].dt.strftime("%Y-%m-%d")).astype(object)
-    return shown.where(shown.notna(), None).to_dict("records")
+    """Rows of a frame as plain JSON values: moments as ISO texts, plain dates without a time, missing as None."""
+    shown = {}
+    for name in frame.columns:
+        values = frame[name]
+        if pd.api.types.is_datetime64_any_dtype(values.dtype):
+            plain = (values.dropna() == values.dropna().dt.normalize()).all()
+            values = values.dt.strftime("%Y-%m-%d" if plain else "%Y-%m-%dT%H:%M:%S")
+        shown[name] = values.astype(object)
+    table = pd.DataFrame(shown, index=frame.index)
+    return table.where(table.notna(), None).to_dict("records")

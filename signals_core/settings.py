@@ -89,11 +89,24 @@ class StoreSettings(_Section):
         return value
 
 
+class SourceSettings(_Section):
+    """Where one kind of data comes from: a provider's name or `package.module:ClassName`, and its options."""
+
+    provider: str | None = None
+    options: dict[str, Any] = {}
+
+
 class MarketDataSettings(_Section):
-    """The source of bars: a provider's name or `package.module:ClassName`, and its options."""
+    """The sources: of bars, of single symbols' bars from elsewhere, and of facts (None: there is none)."""
 
     provider: str = "files"
     options: dict[str, Any] = {}
+    overrides: dict[ReferenceSymbol, SourceSettings] = {}
+    fundamentals: SourceSettings = SourceSettings()
+    insider_transactions: SourceSettings = SourceSettings()
+    short_interest: SourceSettings = SourceSettings()
+    date_only_lag_sessions: int = Field(0, ge=0, le=20)
+    accepted: tuple[Annotated[str, Field(pattern=r"^\S+ \d{4}-\d{2}-\d{2}$")], ...] = ()
 
 
 class ReferenceSettings(_Section):
@@ -108,6 +121,7 @@ class UniverseSettings(_Section):
     """The symbols that are modelled."""
 
     tickers: tuple[Ticker, ...] = Field(min_length=1)
+    membership: Path | None = None
     reference: ReferenceSettings = ReferenceSettings()
 
     @field_validator("tickers")
@@ -349,7 +363,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 # A mapping under one of these keys is one value: a later layer replaces it whole.
-_WHOLE_VALUES = {"market_data.options"}
+_WHOLE_VALUES = {
+    "market_data.options",
+    "market_data.overrides",
+    "market_data.fundamentals.options",
+    "market_data.insider_transactions.options",
+    "market_data.short_interest.options",
+}
 
 
 def _merge(

@@ -15,29 +15,84 @@ from signals_core.errors import MissingPrerequisite, SettingsError
 from signals_core.feature_store import BuiltFeatures
 from signals_core.features.catalog import CATEGORIES, Category
 from signals_core.frame_store import Month, months_of
-from signals_core.market_data.ingest import IngestedSymbol, ingest_bars
+from signals_core.market_data.ingest import ingest_bars, ingest_facts, ingest_members
+from signals_core.market_data.quality import QualityReport, quality_report
+from signals_core.market_data.runs import IngestedSymbol, IngestionLog
+from signals_core.market_data.screening import ScreenedFacts
+from signals_core.market_data.tables import FACTS
 from signals_core.ml.target import make_target
 from signals_core.progress import track
 from signals_core.provenance import prefix_digests, source_digest
-from signals_core.workspace import Workspace
+from signals_core.workspace import UNIVERSE_NAME, Workspace
 
 _DEMO = "demo"
 
 
-def ingest(workspace: Workspace, symbols: Sequence[str]) -> list[IngestedSymbol]:
-    """Fetch the bars of `symbols` from the configured provider into the market store.
+def ingest(workspace: Workspace, symbols: Sequence[str], full: bool = False) -> list[IngestedSymbol]:
+    """Fetch the bars of `symbols` from their configured sources into the market store.
 
     Raises:
         SettingsError: the demo's bars and a user's would end up in one store.
     """
-    provider, stored = workspace.provider.name, workspace.market.sources()
-    if stored and (provider == _DEMO) != (stored == {_DEMO}):
-        raise SettingsError(
-            f"market_data.provider is {provider}, but the store holds bars of {', '.join(sorted(stored))}: "
-            "keep the demo apart from your own project; choose other folders with paths.data and paths.models, "
-            "or empty these with `make clean`"
+    providers = {symbol: workspace.bar_provider(symbol) for symbol in symbols}
+    stored = IngestionLog(workspace.market.database).providers("bars")
+    for name in {provider.name for provider in providers.values()}:
+        if stored and (name == _DEMO) != (stored == {_DEMO}):
+            raise SettingsError(
+                f"market_data.provider is {name}, but the store holds bars of {', '.join(sorted(stored))}: "
+                "keep the demo apart from your own project; choose other folders with paths.data and paths.models, "
+                "or empty these with `make clean`"
+            )
+    settings = workspace.settings
+    loaded: dict[str, IngestedSymbol] = {}
+    for provider in {id(provider): provider for provider in providers.values()}.values():
+        own = [symbol for symbol in symbols if providers[symbol] is provider]
+        outcomes = ingest_bars(
+            workspace.market,
+            provider,
+            own,
+            settings.exchange.calendar,
+            workspace.now,
+            accepted=settings.market_data.accepted,
+            full=full,
         )
-    return ingest_bars(workspace.market, workspace.provider, symbols, workspace.settings.exchange.calendar)
+        loaded |= {outcome.symbol: outcome for outcome in outcomes}
+    return [loaded[symbol] for symbol in symbols]
+
+
+def ingest_dataset(workspace: Workspace, dataset: str) -> list[IngestedSymbol] | None:
+    """Fetch a dataset's facts (a key of `FACTS`) of every ticker; None if the settings name no source."""
+    provider, settings = workspace.fact_provider(dataset), workspace.settings
+    if provider is None:
+        return None
+    return ingest_facts(
+        workspace.market,
+        dataset,
+        provider,
+        settings.universe.tickers,
+        settings.exchange.calendar,
+        workspace.now,
+        date_only_lag_sessions=settings.market_data.date_only_lag_sessions,
+    )
+
+
+def ingest_membership(workspace: Workspace) -> tuple[int, ScreenedFacts] | None:
+    """Load the intervals of `universe.membership`: how many changed, and the screened rows; None without a file."""
+    path, settings = workspace.settings.universe.membership, workspace.settings
+    if path is None:
+        return None
+    saved, screened = ingest_members(
+        workspace.market, workspace.root / path, UNIVERSE_NAME, settings.exchange.calendar, workspace.now
+    )
+    return saved.changed, screened
+
+
+def look_at_quality(workspace: Workspace) -> QualityReport:
+    """The data-quality report of the universe, its reference instruments, and the datasets that have a source."""
+    settings = workspace.settings
+    symbols = [*settings.universe.tickers, *workspace.reference_symbols()]
+    datasets = [name for name in FACTS if getattr(settings.market_data, name).provider is not None]
+    return quality_report(workspace.market, symbols, workspace.last_session, settings.exchange.calendar, datasets)
 
 
 def build_category(
@@ -102,20 +157,32 @@ def target_digests(workspace: Workspace, symbol: str, start: date, end: date) ->
     return dict(zip(names, prefix_digests(bars, lengths, *rule), strict=True))
 
 
-def first_stale_month(workspace: Workspace, symbol: str, start: date, end: date) -> Month | None:
-    """The first month in start <= date < end whose features or labels are missing or stale; None if all are current."""
+def stale_months(workspace: Workspace, symbol: str, start: date, end: date) -> dict[str, set[Month]]:
+    """The months in start <= date < end that are missing or made from other inputs, by feature category and `target`.
+
+    A fact that arrives late or is restated concerns the categories that need it, from the month in which it
+    was knowable; a bar, its own month and all later ones.
+    """
     inputs = workspace.inputs(symbol)
     stored = workspace.features.stored_months(symbol)
-    stale: set[Month] = set()
+    found: dict[str, set[Month]] = {}
     for category in CATEGORIES:
         wanted = workspace.features.category_digests(category, inputs, start, end)
-        stale |= {month for month, value in wanted.items() if stored[category].get(month) != value}
-    if not stale:
-        joined = workspace.features.matrix_digests(symbol, start, end)
-        stale |= {month for month, value in joined.items() if stored["matrix"].get(month) != value}
+        found[category] = {month for month, value in wanted.items() if stored[category].get(month) != value}
     labels = workspace.targets.digests(symbol)
     wanted = target_digests(workspace, symbol, start, end)
-    stale |= {month for month, value in wanted.items() if labels.get(month) != value}
+    found["target"] = {month for month, value in wanted.items() if labels.get(month) != value}
+    return found
+
+
+def first_stale_month(workspace: Workspace, symbol: str, start: date, end: date) -> Month | None:
+    """The first month in start <= date < end whose features or labels are missing or stale; None if all are current."""
+    by_kind = stale_months(workspace, symbol, start, end)
+    stale = set().union(*by_kind.values())
+    if not any(by_kind[category] for category in CATEGORIES):
+        stored = workspace.features.stored_months(symbol)["matrix"]
+        joined = workspace.features.matrix_digests(symbol, start, end)
+        stale |= {month for month, value in joined.items() if stored.get(month) != value}
     return min(stale, default=None)
 
 

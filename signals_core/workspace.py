@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from signals_core import clock
@@ -16,7 +17,10 @@ from signals_core.feature_store import FeatureStore
 from signals_core.features.inputs import FeatureInputs
 from signals_core.frame_store import FrameStore
 from signals_core.market_data.store import MarketStore
-from signals_core.settings import LoadedSettings, Scope, Settings
+from signals_core.settings import LoadedSettings, Scope, Settings, SourceSettings
+
+UNIVERSE_NAME = "universe"
+"""Of the project's own membership intervals in the store."""
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -43,6 +47,8 @@ class Workspace:
         self.settings: Settings = loaded.settings
         self.root = loaded.root
         self._reference: dict[str, pd.DataFrame] = {}
+        self._memberships: pd.DataFrame | None = None
+        self._providers: dict[tuple[str, str, str], Any] = {}
         self._embedded_redis: EmbeddedRedis | None = None
 
     def __enter__(self) -> "Workspace":
@@ -83,16 +89,31 @@ class Workspace:
     @cached_property
     def market(self) -> MarketStore:
         """Bars and facts."""
-        url = self.settings.stores.market_url
-        return MarketStore(url) if url else MarketStore.embedded(self.data / "market.sqlite")
+        url, calendar = self.settings.stores.market_url, self.settings.exchange.calendar
+        return MarketStore(url, calendar) if url else MarketStore.embedded(self.data / "market.sqlite", calendar)
 
-    @cached_property
-    def provider(self) -> "BarProvider":
-        """The source of bars named in the settings."""
+    def bar_provider(self, symbol: str) -> "BarProvider":
+        """The source of a symbol's bars: `market_data.overrides`, or `market_data.provider`."""
+        chosen = self.settings.market_data
+        other = chosen.overrides.get(symbol)
+        if other is not None and other.provider is not None:
+            return self._open_provider(other.provider, other.options, "fetch_bars")
+        return self._open_provider(chosen.provider, chosen.options, "fetch_bars")
+
+    def fact_provider(self, dataset: str) -> Any:
+        """The source of a dataset's facts; None if the settings name none."""
+        chosen: SourceSettings = getattr(self.settings.market_data, dataset)
+        if chosen.provider is None:
+            return None
+        return self._open_provider(chosen.provider, chosen.options, f"fetch_{dataset}")
+
+    def _open_provider(self, name: str, options: dict[str, Any], method: str) -> Any:
         from signals_core.market_data.providers.base import open_provider
 
-        chosen = self.settings.market_data
-        return open_provider(chosen.provider, chosen.options, self.root)
+        key = (name, repr(sorted(options.items())), method)
+        if key not in self._providers:
+            self._providers[key] = open_provider(name, options, self.root, method)
+        return self._providers[key]
 
     @cached_property
     def features(self) -> FeatureStore:
@@ -155,8 +176,12 @@ class Workspace:
         )
 
     def bars(self, symbol: str) -> pd.DataFrame:
-        """Adjusted bars of `symbol` from the partitions' start to the last session."""
-        return self.market.load_bars(symbol, self.settings.partitions.start, self.last_session + timedelta(days=1))
+        """Adjusted bars of `symbol` from the partitions' start to the last session.
+
+        Adjusted forward: a later split or dividend leaves every earlier row, and what was made of it, as it was.
+        """
+        start, end = self.settings.partitions.start, self.last_session + timedelta(days=1)
+        return self.market.load_bars(symbol, start, end, as_of=self.now, adjustment="forward")
 
     def panel(self, scope: Scope, start: date, end: date) -> Panel:
         """The stored features and target of the scope's tickers, start <= date < end.
@@ -195,7 +220,26 @@ class Workspace:
     def _usable_sessions(self, ticker: str, start: date, end: date) -> pd.Index:
         """Sessions of the span with a bar and at least `features.min_history_sessions` bars before it."""
         index = self.bars(ticker).index[self.settings.features.min_history_sessions :]
-        return index[(index >= pd.Timestamp(start)) & (index < pd.Timestamp(end))]
+        index = index[(index >= pd.Timestamp(start)) & (index < pd.Timestamp(end))]
+        return index[self.membership(ticker, index)]
+
+    def membership(self, ticker: str, sessions: pd.DatetimeIndex) -> np.ndarray:
+        """Whether the ticker was a member of the universe on each session (n,); always, without `universe.membership`.
+
+        Raises:
+            MissingPrerequisite: the membership file has not been loaded.
+        """
+        if self.settings.universe.membership is None:
+            return np.ones(len(sessions), dtype=bool)
+        if self._memberships is None:
+            self._memberships = self.market.memberships(UNIVERSE_NAME, self.now)
+        if self._memberships.empty:
+            raise MissingPrerequisite("universe.membership is set, but not loaded: run `signals ingest membership`")
+        own = self._memberships[self._memberships["symbol"] == ticker]
+        member = np.zeros(len(sessions), dtype=bool)
+        for interval in own.itertuples(index=False):
+            member |= (sessions >= interval.valid_from) & ~(sessions >= interval.valid_to)
+        return member
 
     def _reference_bars(self, symbol: str) -> pd.DataFrame | None:
         if symbol not in self._reference:

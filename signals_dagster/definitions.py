@@ -4,15 +4,18 @@ import dagster as dg
 
 from signals_dagster.assets.drift import drift_report_asset
 from signals_dagster.assets.features import CATEGORY_ASSETS, feature_matrix
-from signals_dagster.assets.market_data import bars, reference_bars
+from signals_dagster.assets.market_data import FACT_ASSETS, bars, data_quality, reference_bars, universe_membership
 from signals_dagster.assets.model import calibrated_model
 from signals_dagster.assets.signals import signals
 from signals_dagster.assets.target import target
 from signals_dagster.assets.validation import validation_windows
 from signals_dagster.checks import CHECKS
 from signals_dagster.jobs import (
+    altdata_job,
+    daily_bars_job,
     daily_signals_job,
     features_job,
+    fundamentals_job,
     model_job,
     session_job,
     weekly_retrain_job,
@@ -26,6 +29,9 @@ defs = dg.Definitions(
     assets=[
         reference_bars,
         bars,
+        *FACT_ASSETS,
+        universe_membership,
+        data_quality,
         *CATEGORY_ASSETS,
         feature_matrix,
         target,
@@ -35,7 +41,17 @@ defs = dg.Definitions(
         signals,
     ],
     asset_checks=CHECKS,
-    jobs=[features_job, windows_job, model_job, session_job, weekly_retrain_job, daily_signals_job],
+    jobs=[
+        daily_bars_job,
+        fundamentals_job,
+        altdata_job,
+        features_job,
+        windows_job,
+        model_job,
+        session_job,
+        weekly_retrain_job,
+        daily_signals_job,
+    ],
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources={"workspace": WorkspaceResource()},

@@ -12,8 +12,23 @@ from signals_dagster.resources import WorkspaceResource
 
 features_job = dg.define_asset_job(
     "features_job",
-    selection=dg.AssetSelection.groups("market_data", "features", "target"),
+    selection=dg.AssetSelection.assets("bars", "reference_bars") | dg.AssetSelection.groups("features", "target"),
     description="Bars, feature categories, matrix and target of a range of symbols and dates.",
+)
+daily_bars_job = dg.define_asset_job(
+    "daily_bars_job",
+    selection=dg.AssetSelection.assets("bars", "reference_bars"),
+    description="New, late and corrected bars of a range of symbols and dates.",
+)
+fundamentals_job = dg.define_asset_job(
+    "fundamentals_job",
+    selection=dg.AssetSelection.assets("fundamentals", "universe_membership", "data_quality"),
+    description="New and restated filings, membership of the universe, and the data-quality report.",
+)
+altdata_job = dg.define_asset_job(
+    "altdata_job",
+    selection=dg.AssetSelection.assets("insider_transactions", "short_interest", "data_quality"),
+    description="New insider transactions and short interest, and the data-quality report.",
 )
 windows_job = dg.define_asset_job(
     "windows_job",

@@ -124,6 +124,17 @@ def date_span(partitions: dg.MultiPartitionsDefinition, key: dg.MultiPartitionKe
     return window.start.date(), window.end.date()
 
 
+def keys_of_day(partitions: dg.MultiPartitionsDefinition, day: date) -> tuple[str, str] | None:
+    """The first and the last key of the partitions that a day belongs to; None if there is none."""
+    definition = cast(dg.TimeWindowPartitionsDefinition, partitions.get_partitions_def_for_dimension("date"))
+    at = day.isoformat()
+    dates = [key for key in definition.get_partition_keys() if key <= at]
+    if not dates or definition.time_window_for_partition_key(dates[-1]).end.date() <= day:
+        return None
+    symbols = partitions.get_partitions_def_for_dimension("symbol").get_partition_keys()
+    return f"{dates[-1]}|{symbols[0]}", f"{dates[-1]}|{symbols[-1]}"
+
+
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Run tags that make one run of the rectangle between two keys."""
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}

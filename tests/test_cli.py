@@ -44,6 +44,7 @@ def test_help_names_every_command_and_loads_no_library():
         "config",
         "doctor",
         "ingest",
+        "data",
         "features",
         "train",
         "validate",
@@ -152,3 +153,36 @@ def test_doctor_ends_with_3_and_a_remedy_where_redis_is_down(project: Path):
     assert done.returncode == 3
     assert {f["name"] for f in wrong} == {"Redis", "registry"}
     assert all(f["remedy"] for f in wrong)
+
+
+def test_ingest_of_facts_without_a_source_ends_with_2_and_names_the_setting(project: Path):
+    done = run(project, "ingest", "short_interest")
+    assert (done.returncode, "market_data.short_interest.provider" in done.stderr) == (2, True)
+    done = run(project, "ingest", "membership")
+    assert (done.returncode, "universe.membership" in done.stderr) == (2, True)
+
+
+def test_data_commands_show_quality_runs_actions_and_refused_rows(project: Path):
+    path = project / "data" / "bars" / "AAA.csv"
+    lines = path.read_text().splitlines()
+    lines[0] += ",dividend"
+    lines[1:] = [line + (",0.25" if line.startswith("2022-06-10") else ",0") for line in lines[1:]]
+    broken = next(i for i, line in enumerate(lines) if line.startswith("2022-06-15"))
+    lines[broken] = lines[broken].replace("2022-06-15", "2022-06-19")
+    path.write_text("\n".join(lines))
+    loaded = {row["symbol"]: row for row in json.loads(run(project, "ingest", "--json").stdout)}
+    assert (loaded["AAA"]["rows"], loaded["AAA"]["rejected"], loaded["AAA"]["problem"]) == (629, 1, None)
+    assert "has no bars of ^VIX" in loaded["^VIX"]["problem"]
+
+    quality = run(project, "data", "quality", "--json")
+    by_symbol = {row["symbol"]: row for row in json.loads(quality.stdout)["bars"]}
+    assert quality.returncode == 3, "a session of AAA is missing"
+    assert (by_symbol["AAA"]["missing"], by_symbol["AAA"]["behind"], by_symbol["BBB"]["complete"]) == (1, 0, True)
+    assert run(project, "data", "quality").returncode == 3
+    assert json.loads(run(project, "data", "rejected", "--json").stdout) == [
+        {"symbol": "AAA", "row": broken - 1, "item": "2022-06-19", "reason": "exchange was closed"}
+    ]
+    actions = json.loads(run(project, "data", "actions", "AAA", "--json").stdout)
+    assert actions == [{"ex_date": "2022-06-10", "kind": "dividend", "value": 0.25}]
+    (made,) = json.loads(run(project, "data", "runs", "--json").stdout)
+    assert (made["dataset"], made["provider"], made["symbols"], made["problems"]) == ("bars", "files", 5, 1)

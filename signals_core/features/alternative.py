@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from signals_core.features.catalog import Feature, Need
-from signals_core.features.inputs import FeatureInputs, unadjusted_close
+from signals_core.features.fundamental import in_first_shares, quarters_of
+from signals_core.features.inputs import FeatureInputs, split_level, unadjusted_close
 from signals_core.features.point_in_time import as_of_join, known_states, session_closes, trailing_sum
 
 _INSIDER_DAYS = 90
@@ -55,33 +56,51 @@ class AlternativeFeatureCalculator:
         if inputs.insider_transactions is not None and not inputs.insider_transactions.empty:
             self._insider(frame, inputs, closes)
         if inputs.short_interest is not None and not inputs.short_interest.empty:
-            self._short_interest(frame, inputs.short_interest, closes)
+            self._short_interest(frame, inputs.short_interest, inputs.bars, closes)
         return frame.replace([np.inf, -np.inf], np.nan)
 
     def _insider(self, frame: pd.DataFrame, inputs: FeatureInputs, closes: pd.DatetimeIndex) -> None:
         trades = inputs.insider_transactions
         assert trades is not None
-        trades = trades[trades["code"].isin([PURCHASE, SALE])]
+        trades = _latest_versions(trades[trades["code"].isin([PURCHASE, SALE])])
+        shares_traded = trades["shares"] / split_level(inputs.bars, trades["available_at"])
         sums = {
             name: trailing_sum(closes, trades["available_at"], amounts, _INSIDER_DAYS)
             for name, amounts in (
                 ("value", trades["shares"] * trades["price"]),
-                ("shares", trades["shares"]),
+                ("shares", shares_traded),
                 ("buys", (trades["code"] == PURCHASE).astype("float64")),
             )
         }
         frame["insider_value_90d"] = sums["value"]
         frame["insider_buy_count_90d"] = sums["buys"]
         if inputs.fundamentals is not None and not inputs.fundamentals.empty:
-            states = known_states(inputs.fundamentals, "period_end", _shares_outstanding)
+            quarters = in_first_shares(quarters_of(inputs.fundamentals), inputs.bars)
+            states = known_states(quarters, "period_end", _shares_outstanding)
             shares = as_of_join(closes, states)["shares_outstanding"].to_numpy(dtype="float64")
             frame["insider_shares_90d_to_so"] = sums["shares"] / shares
-            market_value = shares * unadjusted_close(inputs.bars).to_numpy()
+            level = split_level(inputs.bars, pd.DatetimeIndex(inputs.bars.index))
+            market_value = shares * level * unadjusted_close(inputs.bars).to_numpy()
             frame["insider_net_value_90d_to_mcap"] = sums["value"] / market_value
 
-    def _short_interest(self, frame: pd.DataFrame, reports: pd.DataFrame, closes: pd.DatetimeIndex) -> None:
-        known = as_of_join(closes, known_states(reports, "settlement_date", _short_interest))
+    def _short_interest(
+        self, frame: pd.DataFrame, reports: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex
+    ) -> None:
+        # A split between two settlements is no change of opinion: counted in shares of the first bar.
+        level = split_level(bars, reports["settlement_date"])
+        counted = [name for name in ("shares_short", "avg_daily_volume", "shares_float") if name in reports]
+        in_shares = {name: reports[name] / level for name in counted}
+        known = as_of_join(closes, known_states(reports.assign(**in_shares), "settlement_date", _short_interest))
         frame[list(known.columns)] = known.to_numpy(dtype="float64")
+
+
+def _latest_versions(trades: pd.DataFrame) -> pd.DataFrame:
+    """Each transaction once, with its corrected figures, from when it was first filed."""
+    key = ["document", "insider", "transaction_date", "code", "shares", "line"]
+    if not set(key) <= set(trades.columns):
+        return trades
+    first = trades.groupby(key, dropna=False)["available_at"].transform("min")
+    return trades.assign(available_at=first).drop_duplicates(key, keep="last")
 
 
 def _shares_outstanding(quarters: pd.DataFrame) -> dict[str, object]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from signals_core.features.catalog import Feature, Need
-from signals_core.features.inputs import FeatureInputs, unadjusted_close
+from signals_core.features.inputs import FeatureInputs, split_level, unadjusted_close
 from signals_core.features.point_in_time import as_of_join, known_states, session_closes
 
 _QUARTERS = 4
@@ -59,8 +59,10 @@ class FundamentalFeatureCalculator:
         if inputs.fundamentals is None or inputs.fundamentals.empty:
             return pd.DataFrame(np.nan, index=bars.index, columns=names)
         closes = session_closes(self._calendar, pd.DatetimeIndex(bars.index))
-        known = as_of_join(closes, known_states(inputs.fundamentals, "period_end", _describe)).set_index(bars.index)
-        price = unadjusted_close(bars)
+        quarters = in_first_shares(quarters_of(inputs.fundamentals), bars)
+        known = as_of_join(closes, known_states(quarters, "period_end", _describe)).set_index(bars.index)
+        # The price of as many shares as one of the first bar has become.
+        price = unadjusted_close(bars) * split_level(bars, pd.DatetimeIndex(bars.index))
         value = price * known["shares_outstanding"]
         enterprise = value + known["total_debt"] - known["cash"]
         equity = known["total_equity"].where(known["total_equity"] > 0)
@@ -84,6 +86,20 @@ class FundamentalFeatureCalculator:
         }
         frame = pd.DataFrame(columns, index=bars.index)[names]
         return frame.astype("float64").replace([np.inf, -np.inf], np.nan)
+
+
+def quarters_of(fundamentals: pd.DataFrame) -> pd.DataFrame:
+    """Quarters only: a source may give whole years as rows of their own."""
+    if "fiscal_period" not in fundamentals:
+        return fundamentals
+    return fundamentals[fundamentals["fiscal_period"] != "FY"]
+
+
+def in_first_shares(quarters: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of shares, and figures a share, in shares of the first bar: a filing counts in shares of its day."""
+    level = split_level(bars, quarters["available_at"])
+    per_share = {name: quarters[name] * level for name in ("dividends_per_share", "eps") if name in quarters}
+    return quarters.assign(shares_outstanding=quarters["shares_outstanding"] / level, **per_share)
 
 
 def _describe(quarters: pd.DataFrame) -> dict[str, object]:

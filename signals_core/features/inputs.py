@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
-from signals_core.market_data.schemas import ADJUSTMENT_COLUMN
+from signals_core.market_data.schemas import ADJUSTMENT_COLUMN, SPLIT_COLUMN
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,16 @@ def unadjusted_close(bars: pd.DataFrame) -> pd.Series:
     if ADJUSTMENT_COLUMN in bars:
         return bars["close"] / bars[ADJUSTMENT_COLUMN]
     return bars["close"]
+
+
+def split_level(bars: pd.DataFrame, moments: pd.Series | pd.DatetimeIndex) -> np.ndarray:
+    """How many shares one share of the first bar had become at each moment, by the splits up to then (n,).
+
+    A number of shares divided by the level of its own date, times the level at t, is that number in shares of t.
+    """
+    if SPLIT_COLUMN not in bars or bars.empty:
+        return np.ones(len(moments))
+    level = bars[SPLIT_COLUMN].to_numpy() / bars[SPLIT_COLUMN].iloc[0]
+    days = pd.DatetimeIndex(moments).normalize().as_unit(bars.index.unit)
+    position = bars.index.searchsorted(days, side="right") - 1
+    return level[np.maximum(position, 0)]

@@ -154,8 +154,8 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     frame[PROBABILITY_COLUMNS] = probabilities
     unfit = _why_unfit(workspace, scope, model, day)
     directions, strengths, reasons = [], [], []
-    for p, is_known in zip(probabilities, known, strict=True):
-        direction, strength, reason = "", np.nan, "no features of this session"
+    for ticker, p, is_known in zip(tickers, probabilities, known, strict=True):
+        direction, strength, reason = "", np.nan, _why_absent(workspace, ticker, day)
         if unfit:
             reason = unfit
         elif is_known:
@@ -184,6 +184,11 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
     rows = features.loc[[key for key in keys if key in features.index]]
     rule = (ml.confidence_threshold, _why_unfit(workspace, scope, model, day), source_digest("signals_core.strategy"))
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
+
+
+def _why_absent(workspace: "Workspace", ticker: str, day: date) -> str:
+    member = workspace.membership(ticker, pd.DatetimeIndex([day])).all()
+    return "no features of this session" if member else "not a member of the universe on this day"
 
 
 def _was_trained_on(model: "Model", day: date) -> bool:

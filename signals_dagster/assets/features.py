@@ -6,7 +6,7 @@ from signals_core import steps
 from signals_core.feature_store import BuiltFeatures
 from signals_core.features.catalog import Category, catalog
 from signals_core.provenance import source_digest
-from signals_dagster.assets.market_data import bars, reference_bars
+from signals_dagster.assets.market_data import bars, fundamentals, insider_transactions, reference_bars, short_interest
 from signals_dagster.metadata import OWNERS, materialized, table
 from signals_dagster.partitions import PARTITIONS, SymbolSpan, date_span, symbol_span
 from signals_dagster.resources import WorkspaceResource
@@ -20,11 +20,17 @@ _DESCRIPTIONS: dict[Category, str] = {
     "temporal": "The position of the session in the calendar.",
 }
 
+_FACTS: dict[Category, list[dg.AssetsDefinition]] = {
+    "fundamental": [fundamentals],
+    "cross_asset": [reference_bars],
+    "alternative": [fundamentals, insider_transactions, short_interest],
+}
+
 
 def _category_asset(category: Category) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"{category}_features",
-        deps=[bars, reference_bars] if category == "cross_asset" else [bars],
+        deps=[bars, *_FACTS.get(category, [])],
         partitions_def=PARTITIONS.symbol_date,
         group_name="features",
         owners=OWNERS,

@@ -179,7 +179,7 @@ def test_bars_that_break_the_schema_block_the_features(project: Path):
     import sqlalchemy as sa
 
     materialize(BARS, project, "2020-01-01|AAA", "2022-01-01|BBB")
-    with Workspace(load_settings(project)) as workspace, workspace.market._write() as connection:
+    with Workspace(load_settings(project)) as workspace, workspace.market.database.write() as connection:
         connection.execute(sa.text("update bars set high = low / 2 where symbol = 'BBB' and date = '2021-03-01'"))
     with Workspace(load_settings(project)) as workspace:
         assert workspace.market.load_bars("BBB").loc["2021-03-01", "high"] < 90

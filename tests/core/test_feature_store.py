@@ -188,7 +188,7 @@ def test_bars_that_break_the_schema_are_refused(store: FeatureStore, inputs: Fea
 
 
 def test_get_features_has_symbol_and_date_as_index(workspace: Workspace) -> None:
-    ingest_bars(workspace.market, workspace.provider, ["AAA", "BBB", "SPY", "XLK"], "XNYS")
+    ingest_bars(workspace.market, workspace.bar_provider("AAA"), ["AAA", "BBB", "SPY", "XLK"], "XNYS")
     found = workspace.features.get_features(["AAA", "BBB"], date(2021, 2, 10), date(2021, 3, 10), workspace)
     assert found.index.names == ["symbol", "date"]
     assert found.index.get_level_values("symbol").unique().tolist() == ["AAA", "BBB"]
@@ -202,7 +202,7 @@ def test_get_features_has_symbol_and_date_as_index(workspace: Workspace) -> None
 
 
 def test_get_features_keeps_to_its_span(workspace: Workspace) -> None:
-    ingest_bars(workspace.market, workspace.provider, ["AAA"], "XNYS")
+    ingest_bars(workspace.market, workspace.bar_provider("AAA"), ["AAA"], "XNYS")
     found = workspace.features.get_features(["AAA"], date(2021, 2, 10), date(2021, 3, 10), workspace)
     dates = found.index.get_level_values("date")
     assert (dates.min(), dates.max()) == (pd.Timestamp("2021-02-10"), pd.Timestamp("2021-03-09"))

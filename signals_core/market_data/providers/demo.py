@@ -5,6 +5,7 @@ and NVDA, split-adjusted; arch has the S&P 500 and NASDAQ composite indices. The
 2014 and none is invented.
 """
 
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class DemoProvider:
     def __init__(self, root: Path) -> None:
         del root  # everything comes from installed packages
 
-    def fetch_bars(self, symbol: str) -> pd.DataFrame | None:
+    def fetch_bars(self, symbol: str, since: date | None = None) -> pd.DataFrame | None:
         """Bars of 2000-03-01..2013-03-01, or None for a symbol the packages do not have."""
         try:
             frame = _read(symbol)
