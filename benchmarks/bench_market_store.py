@@ -6,6 +6,7 @@ time is believed. PostgreSQL is the server of SIGNALS_TEST_POSTGRES_URL, or a lo
 
 import os
 import platform
+import signal
 import sqlite3
 import statistics
 import sys
@@ -190,8 +191,8 @@ def bench_reads(backend: str, store: MarketStore, bars: pd.DataFrame) -> None:
     same(found[list(BAR_COLUMNS)], read_sql(symbols[7]))
     measured = alternate(
         READS * 5,
-        ours=lambda repeat: clocked(lambda: store.load_bars(symbols[repeat], start)),
-        read_sql=lambda repeat: clocked(lambda: read_sql(symbols[repeat])),
+        ours=lambda repeat: clocked(lambda: store.load_bars(symbols[repeat % len(symbols)], start)),
+        read_sql=lambda repeat: clocked(lambda: read_sql(symbols[repeat % len(symbols)])),
     )
     reader.dispose()
     row(backend, "two years of a symbol | read_sql", measured["ours"], measured["read_sql"])
@@ -256,6 +257,7 @@ def server_of(url: str) -> str | None:
 def main() -> int:
     """Print the table; 1 if a required ratio is missed."""
     pa.set_cpu_count(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the schemas are dropped then too
     server = os.environ.get("SIGNALS_TEST_POSTGRES_URL", DEFAULT_SERVER)
     postgresql, bars = server_of(server), synthetic()
     print(

@@ -8,6 +8,8 @@ import pandas as pd
 
 from signals_core.market_data.schemas import ADJUSTMENT_COLUMN, SPLIT_COLUMN
 
+_NIGHT = pd.Timedelta(hours=6)
+
 
 @dataclass(frozen=True)
 class FeatureInputs:
@@ -51,6 +53,9 @@ def split_level(bars: pd.DataFrame, moments: pd.Series | pd.DatetimeIndex) -> np
     if SPLIT_COLUMN not in bars or bars.empty:
         return np.ones(len(moments))
     level = bars[SPLIT_COLUMN].to_numpy() / bars[SPLIT_COLUMN].iloc[0]
-    days = pd.DatetimeIndex(moments).normalize().as_unit(bars.index.unit)
+    at = pd.DatetimeIndex(moments)
+    # Filings are made until 22:00 in New York, when it is the next day in UTC; a plain date is that day.
+    local = at.where(at == at.normalize(), at - _NIGHT)
+    days = local.normalize().as_unit(bars.index.unit)
     position = bars.index.searchsorted(days, side="right") - 1
     return level[np.maximum(position, 0)]

@@ -13,6 +13,8 @@ from signals_core.market_data.prices import effects_per_bar
 from signals_core.market_data.schemas import BAR_COLUMNS
 from signals_core.market_data.screening import ScreenedBars
 
+_CONTEXT = 40
+"""Stored bars before the first new one that it is judged against."""
 _FROZEN_RUN = 3
 _LONGEST_GAP_SESSIONS = 120
 _RATIOS = np.array([3 / 2, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50, 100])
@@ -48,13 +50,18 @@ def screen_series(
     frozen = _frozen(good)
     rejected.append(_refused(good.index[frozen], "equal to the bars before: the feed is frozen"))
     good = good[~frozen]
-    twice = _already_adjusted(good, actions)
+    earlier = stored.loc[stored.index < good.index[0], list(BAR_COLUMNS)].tail(_CONTEXT) if len(good) else good
+    series = pd.concat([earlier, good])
+    impossible = _above_the_price(series, actions)
+    for at in impossible:
+        rejected.append(_refused([actions.loc[at, "ex_date"]], "dividend is not below the close before it"))
+    actions = actions.drop(index=impossible)
+    twice = _already_adjusted(series, actions)
     for at in twice:
         text = f"split of {actions.loc[at, 'value']:g} without a jump in the price: the bars are adjusted already"
         rejected.append(_refused([actions.loc[at, "ex_date"]], text))
     actions = actions.drop(index=twice).reset_index(drop=True)
-    earlier = stored[stored.index < good.index[0]] if len(good) else stored.iloc[:0]
-    for found in _breaks(pd.concat([earlier[list(BAR_COLUMNS)], good]), actions, sessions, len(earlier) > 0):
+    for found in _breaks(series, actions, sessions, len(earlier)):
         if str(found.date.date()) in accepted:
             continue
         gone = good.index >= found.date if found.keep == "earlier" else good.index < found.date
@@ -84,6 +91,16 @@ def _overnight(bars: pd.DataFrame) -> np.ndarray:
     return steps
 
 
+def _above_the_price(bars: pd.DataFrame, actions: pd.DataFrame) -> list[int]:
+    """Dividends that are not below the close before them."""
+    found = []
+    for at in actions.index[actions["kind"] == "dividend"]:
+        position = int(bars.index.searchsorted(actions.loc[at, "ex_date"], side="left"))
+        if 0 < position < len(bars) and actions.loc[at, "value"] >= bars["close"].iloc[position - 1]:
+            found.append(at)
+    return found
+
+
 def _already_adjusted(bars: pd.DataFrame, actions: pd.DataFrame) -> list[int]:
     """Actions that are splits and at which the price does not move as a split makes it."""
     steps, found = _overnight(bars), []
@@ -97,20 +114,23 @@ def _already_adjusted(bars: pd.DataFrame, actions: pd.DataFrame) -> list[int]:
     return found
 
 
-def _breaks(bars: pd.DataFrame, actions: pd.DataFrame, sessions: pd.DatetimeIndex, is_known: bool) -> list[Break]:
+def _breaks(bars: pd.DataFrame, actions: pd.DataFrame, sessions: pd.DatetimeIndex, known: int) -> list[Break]:
+    """Breaks after the first `known` bars, which are in the store already."""
     if len(bars) < 2:
         return []
     found = []
     missing = np.diff(sessions.searchsorted(bars.index)) - 1
     for at in np.flatnonzero(missing > _LONGEST_GAP_SESSIONS) + 1:
+        if at < known:
+            continue
         text = f"{missing[at - 1]} sessions without a bar before it: the symbol may belong to another company now"
-        found.append(Break(bars.index[at], text, "earlier" if is_known else "later"))
+        found.append(Break(bars.index[at], text, "earlier" if known else "later"))
     split, factor, _ = effects_per_bar(bars, actions)
     steps, expected = _overnight(bars), np.log(factor / split)
     for at in np.flatnonzero(np.abs(steps - expected) > _JUDGED_SPLIT):
-        reason = _why(bars, int(at), steps[at], expected[at])
+        reason = _why(bars, int(at), steps[at], expected[at]) if at >= known else None
         if reason:
-            found.append(Break(bars.index[at], reason, "later" if at < len(bars) / 2 else "earlier"))
+            found.append(Break(bars.index[at], reason, "later" if not known and at < len(bars) / 2 else "earlier"))
     return found
 
 
@@ -125,7 +145,7 @@ def _why(bars: pd.DataFrame, at: int, step: float, expected: float) -> str | Non
         return None
     before = float(bars["volume"].iloc[max(0, at - 20) : at].median())
     grown = float(bars["volume"].iloc[at]) / (ratio if step < 0 else 1 / ratio)
-    if before > 0 and grown > _CALM_VOLUME * before:
-        return None  # a crash or a takeover: everybody trades
+    if before == 0 or grown > _CALM_VOLUME * before:
+        return None  # an index, or a crash or a takeover, in which everybody trades
     kind = f"{ratio:g} for 1" if step < 0 else f"1 for {ratio:g}"
     return f"{change}: a split of {kind} that the source does not report?"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,15 @@ from signals_core.market_data.schemas import (
 )
 from signals_core.market_data.tables import AVAILABLE_AT, FACTS
 
-_ISO_DATE = r"\d{4}-?\d{2}-?\d{2}"
-_DATE = re.compile(rf"^{_ISO_DATE}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d+)?)?)?$")
-_OFFSET_DATE = re.compile(rf"^{_ISO_DATE}([T ][\d:.]+)?\s*(Z|UTC|[+-]\d{{2}}:?\d{{2}})$")
-SYMBOL = re.compile(r"^\^?[A-Z0-9][A-Z0-9.\-]{0,15}$")
+_ISO_DATE = r"\d{4}(-\d{2}-\d{2}|\d{4})"
+_TIME = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
+_DATE = re.compile(rf"{_ISO_DATE}([T ]{_TIME})?\Z", re.ASCII)
+_OFFSET_DATE = re.compile(rf"{_ISO_DATE}([T ]{_TIME})?\s*(Z|UTC|[+-]\d{{2}}:?\d{{2}})\Z", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*\Z", re.ASCII)
+SYMBOL = re.compile(r"\^?[A-Z0-9][A-Z0-9.\-]{0,15}\Z")
 
 _LEAST_ADJUSTMENT = 1e-9
+_MOST_LINES = 1_000_000
 _FISCAL_PERIODS = ("", "Q1", "Q2", "Q3", "Q4", "FY")
 
 
@@ -117,7 +121,7 @@ def screen_bars(raw: pd.DataFrame, symbol: str, sessions: pd.DatetimeIndex, unti
     reasons.add(high_too_low(values), "high is below open, low or close")
     reasons.add(low_too_high(values), "low is above open or close")
     for name in optional:
-        given = frame[name].notna() & (frame[name].astype(str).str.strip() != "")
+        given = _texts(frame, name) != ""
         bad = given & ~(np.isfinite(values[name]) & (values[name] >= 0))
         if name == ADJUSTMENT_COLUMN:
             bad = bad | ~(values[name] > 0)
@@ -193,7 +197,7 @@ def screen_facts(
     for name in item.numbers():
         given = frame.get(name, pd.Series(np.nan, index=frame.index))
         numbers = _numbers(given)
-        stated = given.notna() & (given.astype(str).str.strip() != "")
+        stated = _texts(frame, name) != ""
         reasons.add(stated & ~np.isfinite(numbers), f"{name} is no finite number")
         if name in _REQUIRED[dataset]:
             reasons.add(numbers.isna(), f"{name} is missing")
@@ -212,10 +216,13 @@ def screen_facts(
     if "code" in columns:
         reasons.add(~columns["code"].str.fullmatch("[A-Z]{1,2}"), "code is none of Form 4's capital letters")
     good = pd.DataFrame(columns, index=frame.index)
+    numbered = "line" in item.table.c and "line" in frame
     if "line" in item.table.c:
-        numbered = "line" in frame
-        good["line"] = _numbers(frame["line"]).fillna(0).astype("int64") if numbered else 0
-    _drop_repeated(good, item.identity, reasons)
+        lines = _numbers(frame["line"]) if numbered else pd.Series(0.0, index=frame.index)
+        whole = lines.between(0, _MOST_LINES) & (lines % 1 == 0)
+        reasons.add(~whole, "line is no whole number")
+        good["line"] = lines.where(whole, 0).astype("int64")
+    _drop_repeated(good, item.identity, reasons, told_apart=numbered or "line" not in good)
     good = good[reasons.sound]
     if "line" in good and "line" not in frame:
         key = [name for name in (*item.identity, AVAILABLE_AT) if name in good]
@@ -227,13 +234,13 @@ def screen_facts(
     return ScreenedFacts(pd.DataFrame(named).reset_index(drop=True), reasons.rejected(_shown(event, frame[item.date])))
 
 
-def _drop_repeated(facts: pd.DataFrame, identity: tuple[str, ...], reasons: _Reasons) -> None:
+def _drop_repeated(facts: pd.DataFrame, identity: tuple[str, ...], reasons: _Reasons, told_apart: bool) -> None:
     sound = facts[reasons.sound]
     # A document's number does not make a transaction another one: the same was filed twice.
     content = [name for name in sound.columns if name != "document"]
     again = sound.duplicated(content, keep="first").reindex(facts.index, fill_value=False)
     reasons.add(again, "exact duplicate")
-    if "line" not in facts:
+    if told_apart:
         key = [name for name in (*identity, AVAILABLE_AT) if name in facts]
         rest = facts[reasons.sound]
         conflict = rest.duplicated(key, keep="last").reindex(facts.index, fill_value=False)
@@ -253,7 +260,7 @@ def screen_members(raw: pd.DataFrame) -> ScreenedFacts:
     reasons.add(~symbols.str.match(SYMBOL), "is no symbol")
     start, unreadable = read_dates(frame["start"])
     reasons.add(unreadable != "", "start: " + unreadable)
-    open_ended = frame["end"].isna() | (frame["end"].astype(str).str.strip() == "")
+    open_ended = _texts(frame, "end") == ""
     end, unreadable = read_dates(frame["end"])
     reasons.add(~open_ended & (unreadable != ""), "end: " + unreadable)
     reasons.add(end <= start, "end is not after start")
@@ -261,8 +268,9 @@ def screen_members(raw: pd.DataFrame) -> ScreenedFacts:
     again = members[reasons.sound].duplicated(["symbol", "valid_from"]).reindex(members.index, fill_value=False)
     reasons.add(again, "exact duplicate")
     rest = members[reasons.sound].sort_values(["symbol", "valid_from"])
-    open_before = rest.groupby("symbol")["valid_to"].shift(1).fillna(pd.Timestamp.max.floor("us"))
-    overlaps = rest["symbol"].duplicated() & (open_before > rest["valid_from"])
+    ends = rest["valid_to"].fillna(pd.Timestamp("2262-01-01"))
+    latest = ends.groupby(rest["symbol"]).cummax().groupby(rest["symbol"]).shift(1)
+    overlaps = latest > rest["valid_from"]
     reasons.add(overlaps.reindex(members.index, fill_value=False), "overlaps an earlier interval of the symbol")
     return ScreenedFacts(members[reasons.sound].reset_index(drop=True), reasons.rejected(symbols))
 
@@ -279,9 +287,9 @@ def read_dates(values: pd.Series) -> tuple[pd.Series, pd.Series]:
         reason[:] = np.where(missing, "date is missing", "date carries a time zone: give the exchange's date")
         return pd.Series(pd.NaT, index=values.index, dtype=f"datetime64[{DATE_UNIT}]"), reason
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        texts = values.dt.strftime("%Y-%m-%d").fillna("")
+        texts = values.dt.strftime("%Y-%m-%d").fillna("").astype(object)
     else:
-        texts = values.map(_date_text)
+        texts = _date_texts(values)
     readable = texts.str.match(_DATE)
     dates = pd.to_datetime(texts.where(readable).str[:10].str.replace("-", ""), format="%Y%m%d", errors="coerce")
     dates = dates.astype(f"datetime64[{DATE_UNIT}]")
@@ -290,12 +298,16 @@ def read_dates(values: pd.Series) -> tuple[pd.Series, pd.Series]:
     return dates, reason.mask(texts == "", "date is missing")
 
 
+def _date_texts(values: pd.Series) -> pd.Series:
+    return pd.Series([_date_text(value) for value in values.astype(object)], index=values.index, dtype=object)
+
+
 def _date_text(value: object) -> str:
     if isinstance(value, str):
         return value.strip()
-    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+    if _is_missing(value):
         return ""
-    return str(value.isoformat()) if hasattr(value, "isoformat") else f"number {value}"
+    return str(value.isoformat()) if hasattr(value, "isoformat") else f"no date: {value}"
 
 
 def _read_moments(values: pd.Series, calendar: str, lag_sessions: int) -> tuple[pd.Series, pd.Series]:
@@ -303,12 +315,14 @@ def _read_moments(values: pd.Series, calendar: str, lag_sessions: int) -> tuple[
     reason = pd.Series("", index=values.index, dtype=object)
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         moments = values.dt.tz_convert("UTC").dt.tz_localize(None).astype(f"datetime64[{DATE_UNIT}]")
-        return moments, reason.mask(moments.isna(), "date is missing")
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        reason = reason.mask(moments.isna(), "date is missing")
+        plain = pd.Series(False, index=values.index)
+    elif pd.api.types.is_datetime64_any_dtype(values.dtype):
         moments = values.astype(f"datetime64[{DATE_UNIT}]")
+        reason = reason.mask(moments.isna(), "date is missing")
         plain = moments == moments.dt.normalize()
     else:
-        texts = values.map(_date_text)
+        texts = _date_texts(values)
         iso = texts.str.match(_DATE) | texts.str.match(_OFFSET_DATE)
         parsed = pd.to_datetime(texts.where(iso), format="ISO8601", errors="coerce", utc=True)
         moments = parsed.dt.tz_localize(None).astype(f"datetime64[{DATE_UNIT}]")
@@ -350,22 +364,37 @@ def _with_columns(raw: pd.DataFrame, needed: tuple[str, ...], what: str) -> pd.D
 def _other_symbol(frame: pd.DataFrame, symbol: str) -> pd.Series:
     if "symbol" not in frame:
         return pd.Series(False, index=frame.index)
-    return frame["symbol"].astype(str).str.strip() != symbol
+    return _texts(frame, "symbol") != symbol
 
 
 def _numbers(values: pd.Series) -> pd.Series:
-    """Numbers; True, text and dates are none."""
-    if pd.api.types.is_bool_dtype(values.dtype) or pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return pd.Series(np.nan, index=values.index)
-    if values.dtype == object:
-        values = values.where(~values.map(lambda value: isinstance(value, bool)))
-    return pd.to_numeric(values, errors="coerce").astype("float64")
+    """Numbers as float64; what is none, such as True, a moment or most texts, is missing."""
+    kind = values.dtype
+    if pd.api.types.is_any_real_numeric_dtype(kind):
+        return values.astype("float64")
+    return pd.Series([_number(value) for value in values.astype(object)], index=values.index, dtype="float64")
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str):
+        return float(value) if _NUMBER.match(value) else np.nan
+    if isinstance(value, int | float | np.integer | np.floating | Decimal) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return np.inf
+    return np.nan
 
 
 def _texts(frame: pd.DataFrame, name: str) -> pd.Series:
     if name not in frame:
         return pd.Series("", index=frame.index, dtype=object)
-    return frame[name].map(lambda value: "" if _date_text(value) == "" else str(value).strip()).astype(object)
+    found = ["" if _is_missing(value) else str(value).strip() for value in frame[name].astype(object)]
+    return pd.Series(found, index=frame.index, dtype=object)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def summary(rejected: pd.DataFrame) -> Mapping[str, int]:

@@ -5,7 +5,8 @@ it becomes a row. A row of a quarter holds its flows and the balances at its end
 
 Flows of a quarter are taken from a fact of about three months, else they are the difference of two facts
 with the same start, as nine months from a whole year. A difference is taken once, when the longer fact is
-first filed, within one reporting cycle: a restated year less nine months as first filed is no quarter.
+first filed, within one reporting cycle: a restated year less nine months as first filed is no quarter. It
+is of one tag; or of two, if the filer changed tags within the year and both last meant the same figure.
 
 Figures a share and numbers of shares are in shares of the day of the row's filing: what an earlier filing
 said is converted where this one restates share counts by a split.
@@ -23,7 +24,7 @@ import pandas as pd
 
 from signals_core.calendar import DATE_UNIT
 from signals_core.market_data.availability import close_of_date
-from signals_core.market_data.schemas import FUNDAMENTAL_BALANCES, FUNDAMENTAL_FLOWS, FUNDAMENTAL_VALUES
+from signals_core.market_data.schemas import FUNDAMENTAL_BALANCES, FUNDAMENTAL_VALUES
 
 ANNUAL_FORMS = frozenset({"10-K", "10-K/A", "10-KT", "10-KT/A", "20-F", "20-F/A", "40-F", "40-F/A"})
 FORMS = ANNUAL_FORMS | {"10-Q", "10-Q/A", "10-QT", "10-QT/A"}
@@ -48,10 +49,11 @@ _EPS = ("EarningsPerShareDiluted", "EarningsPerShareBasicAndDiluted", "EarningsP
 _DIVIDENDS = ("CommonStockDividendsPerShareDeclared", "CommonStockDividendsPerShareCashPaid")
 _OPERATING_INCOME = ("OperatingIncomeLoss",)
 _DEPRECIATION_AND_AMORTISATION = (
-    "DepreciationDepletionAndAmortization",
+    # Of the cash flow statement; the others are also used for property and equipment alone.
     "DepreciationAmortizationAndAccretionNet",
-    "DepreciationAndAmortization",
+    "DepreciationDepletionAndAmortization",
     "DepreciationAmortizationAndOther",
+    "DepreciationAndAmortization",
 )
 _DEPRECIATION = ("Depreciation", "DepreciationNonproduction")
 _AMORTISATION = ("AmortizationOfIntangibleAssets",)
@@ -63,6 +65,7 @@ _CASH = (
     "CashAndDueFromBanks",
     "Cash",
 )
+_CURRENT_ASSETS, _CURRENT_LIABILITIES = ("AssetsCurrent",), ("LiabilitiesCurrent",)
 _LONG_TERM_DEBT = ("LongTermDebt",)
 """Both parts in one."""
 _NONCURRENT_DEBT = ("LongTermDebtNoncurrent",)
@@ -88,14 +91,19 @@ _FLOW_TAGS = frozenset({
 _BALANCE_TAGS = frozenset({
     *_EQUITY, *_CASH, *_LONG_TERM_DEBT, *_NONCURRENT_DEBT, *_CURRENT_MATURITIES, *_WITH_LEASES,
     *_NONCURRENT_WITH_LEASES, *_CURRENT_MATURITIES_WITH_LEASES, *_CURRENT_DEBT, *_SHORT_TERM_DEBT, *_SHARES,
-    "AssetsCurrent", "LiabilitiesCurrent",
+    *_CURRENT_ASSETS, *_CURRENT_LIABILITIES,
 })  # fmt: skip
+_RENAMED = (_REVENUE, _NET_INCOME, _DEPRECIATION_AND_AMORTISATION)
+"""Lists whose tags filers change in the middle of a fiscal year."""
 _PERIOD_TAGS = frozenset({*_REVENUE, *_NET_INCOME, *_EPS, *_OPERATING_INCOME})
 """Every income statement has one of them: their dates are the fiscal periods."""
+_Values = tuple[float | None, ...]
 _UNITS = ("USD", "USD/shares", "shares")
 
 # A split is m new shares for n old ones; restated counts differ from that by rounding only.
 _SPLIT_DENOMINATORS, _SPLIT_TOLERANCE, _LEAST_SPLIT = (1, 2, 3), 0.01, 1.2
+# A factor of a thousand is a count filed in thousands by mistake.
+_LARGEST_SPLIT = 200
 # Of a figure a share; filings give two to four.
 _DECIMALS = 6
 
@@ -147,15 +155,15 @@ def quarterly_fundamentals(
         (Q1 … Q4, or FY), document (accession number), and `FUNDAMENTAL_VALUES` as float64, NaN where not
         known. Empty, with the columns, if the document has no such filing.
     """
-    known, emitted, rows = _Known(), {}, []
+    known = _Known()
+    emitted: dict[tuple[int, bool], _Values] = {}
+    rows: list[tuple[Any, ...]] = []
     for filing in _filings(companyfacts, accepted, calendar, date_only_lag_sessions):
         for end in known.learn(filing):
-            for name, values in known.periods(end):
-                state = tuple(values.get(column) for column in FUNDAMENTAL_VALUES)
-                is_new = emitted.get((end, name == "FY")) != state
-                if is_new and any(value is not None for value in state):
-                    emitted[end, name == "FY"] = state
-                    rows.append((filing.available_at, date.fromordinal(end), name, filing.document, *state))
+            for name, values, content in known.periods(end):
+                if emitted.get((end, name == "FY"), ()) != content:
+                    emitted[end, name == "FY"] = content
+                    rows.append((filing.available_at, date.fromordinal(end), name, filing.document, *values))
     return _frame(rows)
 
 
@@ -204,6 +212,10 @@ def _facts(companyfacts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
                         yield tag, fact
 
 
+_Table = Mapping[str, Mapping[int, _Version]]
+"""Versions by tag and end."""
+
+
 class _Known:
     """The latest version of each fact in the filings so far."""
 
@@ -241,12 +253,21 @@ class _Known:
             ends.add(own)
         return sorted(ends & self._longest.keys())
 
-    def periods(self, end: int) -> Iterator[tuple[str, dict[str, float | None]]]:
-        """The quarter that ends then, and the year if one does: fiscal period and values."""
-        balances = dict(zip(FUNDAMENTAL_BALANCES, self._balance_values(end), strict=True))
-        yield self._fiscal_quarter(end), {**self._flows(self._quarters, end), **balances}
-        if end in self._year_ends:
-            yield "FY", self._flows(self._years, end)
+    def periods(self, end: int) -> Iterator[tuple[str, _Values, _Values]]:
+        """The quarter that ends then, and the year if one does, unless nothing is known of it.
+
+        Yields the fiscal period and its `FUNDAMENTAL_VALUES`, in shares of the latest filing and in shares
+        of the first: a split alone changes only the former.
+        """
+        no_balances = (None,) * len(FUNDAMENTAL_BALANCES)
+        quarter, year = self._fiscal_quarter(end), self._year_ends & {end}
+        for name, table in ((quarter, self._quarters), *(("FY", self._years) for _ in year)):
+            latest, first = (
+                self._flows(table, end, basis) + (self._balance_values(end, basis) if name != "FY" else no_balances)
+                for basis in (self._basis, 1.0)
+            )
+            if any(value is not None for value in latest):
+                yield name, latest, first
 
     def _version(self, fact: _Fact, filing: _Filing) -> _Version:
         return _Version(fact.value, filing.filed, self._basis)
@@ -277,17 +298,39 @@ class _Known:
         assert fact.start is not None
         if fact.end - fact.start + 1 > _YEAR[1]:
             return
-        spans = self._spans[fact.tag]
-        shorter = [
-            (end, version)
-            for (start, end), version in spans.items()
-            if start == fact.start and _within(fact.end - end, _QUARTER) and filing.filed - version.filed <= _CYCLE_DAYS
-        ]
-        if shorter:
-            _, before = max(shorter, key=lambda candidate: candidate[0])
-            value = fact.value - self._now(before, fact.tag)
+        before = self._span_before(fact, fact.tag, filing)
+        if before is None:
+            before = self._renamed_span_before(fact, filing)
+        if before is not None:
+            value = fact.value - self._in_shares(before, fact.tag, self._basis)
             value = round(value, _DECIMALS) if fact.tag in _PER_SHARE else value
             self._quarters[fact.tag][fact.end] = _Version(value, filing.filed, self._basis)
+
+    def _span_before(self, fact: _Fact, tag: str, filing: _Filing) -> _Version | None:
+        """What `tag` was from the start of `fact` to the quarter before its end, filed in the same cycle."""
+        shorter = [
+            (end, version)
+            for (start, end), version in self._spans[tag].items()
+            if start == fact.start and _within(fact.end - end, _QUARTER) and filing.filed - version.filed <= _CYCLE_DAYS
+        ]
+        return max(shorter, key=lambda candidate: candidate[0])[1] if shorter else None
+
+    def _renamed_span_before(self, fact: _Fact, filing: _Filing) -> _Version | None:
+        for tags in _RENAMED:
+            if fact.tag in tags and not any(fact.end in self._quarters[tag] for tag in tags):
+                for other in tags:
+                    before = self._span_before(fact, other, filing)
+                    if before is not None and self._mean_the_same(fact.tag, other):
+                        return before
+        return None
+
+    def _mean_the_same(self, tag: str, other: str) -> bool:
+        """Whether two tags have the same value in the last span that both are known of."""
+        common = self._spans[tag].keys() & self._spans[other].keys()
+        if not common:
+            return False
+        last = max(common, key=lambda span: (span[1], -span[0]))
+        return self._spans[tag][last].value == self._spans[other][last].value
 
     def _basis_of(self, filing: _Filing) -> float:
         """How many shares one share of the first filing is in this filing, by the counts it restates."""
@@ -316,47 +359,47 @@ class _Known:
             return f"Q{4 - before}"
         return f"Q{min(max(round(self._longest[end] / _DAYS_A_QUARTER), 1), 4)}"
 
-    def _now(self, version: _Version, tag: str) -> float:
-        """A value in shares of the latest filing."""
-        if version.basis == self._basis:
+    def _in_shares(self, version: _Version, tag: str, basis: float) -> float:
+        """A value in shares of which one share of the first filing is `basis`."""
+        if version.basis == basis:
             return version.value
         if tag in _PER_SHARE:
-            return round(version.value * version.basis / self._basis, _DECIMALS)
+            return round(version.value * version.basis / basis, _DECIMALS)
         if tag in _SHARE_COUNTS or tag == _COVER_SHARES:
-            return round(version.value * self._basis / version.basis)
+            return float(round(version.value * basis / version.basis))
         return version.value
 
-    def _first(self, table: Mapping[str, Mapping[int, _Version]], tags: Iterable[str], end: int) -> float | None:
+    def _first(self, table: _Table, tags: Iterable[str], end: int, basis: float = 1.0) -> float | None:
         for tag in tags:
             if tag in table and end in table[tag]:
-                return self._now(table[tag][end], tag)
+                return self._in_shares(table[tag][end], tag, basis)
         return None
 
-    def _flows(self, table: Mapping[str, Mapping[int, _Version]], end: int) -> dict[str, float | None]:
+    def _flows(self, table: _Table, end: int, basis: float) -> _Values:
+        """In the order of `FUNDAMENTAL_FLOWS`."""
         income = self._first(table, _OPERATING_INCOME, end)
         consumed = self._first(table, _DEPRECIATION_AND_AMORTISATION, end)
         if consumed is None:
             depreciation = self._first(table, _DEPRECIATION, end)
             amortisation = self._first(table, _AMORTISATION, end)
             consumed = None if depreciation is None else depreciation + (amortisation or 0)
-        values = {
-            "revenue": self._first(table, _REVENUE, end),
-            "net_income": self._first(table, _NET_INCOME, end),
-            "ebitda": None if income is None or consumed is None else income + consumed,
-            "dividends_per_share": self._first(table, _DIVIDENDS, end),
-            "eps": self._first(table, _EPS, end),
-        }
-        assert tuple(values) == FUNDAMENTAL_FLOWS
-        return values
+        return (
+            self._first(table, _REVENUE, end),
+            self._first(table, _NET_INCOME, end),
+            None if income is None or consumed is None else income + consumed,
+            self._first(table, _DIVIDENDS, end, basis),
+            self._first(table, _EPS, end, basis),
+        )
 
-    def _balance_values(self, end: int) -> tuple[float | None, ...]:
+    def _balance_values(self, end: int, basis: float) -> _Values:
+        """In the order of `FUNDAMENTAL_BALANCES`."""
         return (
             self._first(self._balances, _EQUITY, end),
             self._debt(end),
             self._first(self._balances, _CASH, end),
-            self._first(self._balances, ("AssetsCurrent",), end),
-            self._first(self._balances, ("LiabilitiesCurrent",), end),
-            self._shares(end),
+            self._first(self._balances, _CURRENT_ASSETS, end),
+            self._first(self._balances, _CURRENT_LIABILITIES, end),
+            self._shares(end, basis),
         )
 
     def _debt(self, end: int) -> float | None:
@@ -381,14 +424,13 @@ class _Known:
             return total + (short_term or 0)
         return current if current is not None else _sum(maturities, short_term)
 
-    def _shares(self, end: int) -> float | None:
+    def _shares(self, end: int, basis: float) -> float | None:
+        """Of the filing's cover, else of the balance sheet, else the average of the quarter or year."""
         if end in self._cover_shares:
-            return self._now(self._cover_shares[end], _COVER_SHARES)
-        for table in (self._balances, self._quarters, self._years):
-            count = self._first(table, _SHARES if table is self._balances else _AVERAGE_SHARES, end)
-            if count:
-                return count
-        return None
+            return self._in_shares(self._cover_shares[end], _COVER_SHARES, basis)
+        sources = ((self._balances, _SHARES), (self._quarters, _AVERAGE_SHARES), (self._years, _AVERAGE_SHARES))
+        counts = (self._first(table, tags, end, basis) for table, tags in sources)
+        return next((count for count in counts if count), None)
 
 
 def _within(days: int, span: tuple[int, int]) -> bool:
@@ -405,6 +447,8 @@ def _split(ratio: float) -> float:
     if not np.isfinite(ratio) or ratio <= 0 or 1 / _LEAST_SPLIT < ratio < _LEAST_SPLIT:
         return 1.0
     forward = max(ratio, 1 / ratio)
+    if forward > _LARGEST_SPLIT:
+        return 1.0
     for denominator in _SPLIT_DENOMINATORS:
         exact = round(forward * denominator) / denominator
         if abs(forward / exact - 1) <= _SPLIT_TOLERANCE:
