@@ -62,15 +62,15 @@ def asked(server: Loopback, number: int = -1) -> dict[str, Any]:
     return dict(json.loads(server.asked[number].body))
 
 
-def test_a_settlement_is_available_at_the_close_of_its_publication(server: Loopback) -> None:
+def test_a_settlement_is_available_at_the_close_of_the_session_after_its_publication(server: Loopback) -> None:
     server.script(PATH, page(record("2024-01-12", 106_300_000), record("2024-06-28", 120_000_000), total=2))
     found = provider(server).fetch_short_interest("AAPL")
     assert found is not None
     assert found["shares_short"].tolist() == [106_300_000, 120_000_000]
     assert found["avg_daily_volume"].tolist() == [58_000_000, 58_000_000]
     assert found["available_at"].tolist() == [
-        pd.Timestamp("2024-01-25 21:00", tz="UTC"),
-        pd.Timestamp("2024-07-11 20:00", tz="UTC"),
+        pd.Timestamp("2024-01-26 21:00", tz="UTC"),
+        pd.Timestamp("2024-07-12 20:00", tz="UTC"),
     ]
     assert found["document"].tolist() == ["FINRA", "FINRA"]
     assert asked(server)["compareFilters"] == [
@@ -79,11 +79,11 @@ def test_a_settlement_is_available_at_the_close_of_its_publication(server: Loopb
     assert server.asked[0].headers["accept"] == "application/json"  # FINRA answers in CSV otherwise
 
 
-def test_it_may_count_a_session_later(server: Loopback) -> None:
+def test_it_may_count_at_the_close_of_its_publication(server: Loopback) -> None:
     server.script(PATH, page(record("2024-01-12", 1), total=1))
-    found = provider(server, date_only_lag_sessions=1).fetch_short_interest("AAPL")
+    found = provider(server, date_only_lag_sessions=0).fetch_short_interest("AAPL")
     assert found is not None
-    assert found["available_at"].tolist() == [pd.Timestamp("2024-01-26 21:00", tz="UTC")]
+    assert found["available_at"].tolist() == [pd.Timestamp("2024-01-25 21:00", tz="UTC")]
 
 
 @pytest.mark.parametrize("total", [5, None])
@@ -191,7 +191,7 @@ def test_a_revision_is_a_version_of_the_same_settlement(server: Loopback, tmp_pa
     store.close()
     assert versions["shares_short"].tolist() == [100, 104]
     assert versions["settlement_date"].nunique() == 1
-    assert versions["available_at"].tolist() == [pd.Timestamp("2024-01-25 21:00"), pd.Timestamp("2024-02-13")]
+    assert versions["available_at"].tolist() == [pd.Timestamp("2024-01-26 21:00"), pd.Timestamp("2024-02-13")]
 
 
 @pytest.mark.real_data

@@ -42,6 +42,7 @@ class AlpacaProvider:
     """
 
     name = "alpaca"
+    resumable = True
 
     def __init__(
         self, root: Path, feed: str = "iex", url_override: str | None = None, actions_url_override: str | None = None,

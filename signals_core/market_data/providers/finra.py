@@ -1,7 +1,7 @@
 """Short interest from FINRA's Query API (dataset consolidatedShortInterest, no key).
 
 FINRA names no publication date. Its rule is the eighth business day after the settlement date, counted here
-in sessions; the figures come out in the afternoon, so `date_only_lag_sessions=1` is the cautious choice.
+in sessions; the figures come out after the close, so they count from the next session's on.
 A revised figure replaces the old one at FINRA: a later load stores it as a version of its own.
 """
 
@@ -47,10 +47,11 @@ class FinraProvider:
     """
 
     name = "finra"
+    resumable = True
 
     def __init__(
         self, root: Path, base_url: str = "https://api.finra.org", calendar: str = "XNYS",
-        publication_sessions: int = PUBLICATION_SESSIONS, date_only_lag_sessions: int = 0,
+        publication_sessions: int = PUBLICATION_SESSIONS, date_only_lag_sessions: int = 1,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         del root

@@ -256,18 +256,18 @@ class _Known:
     def periods(self, end: int) -> Iterator[tuple[str, _Values, _Values]]:
         """The quarter that ends then, and the year if one does, unless nothing is known of it.
 
-        Yields the fiscal period and its `FUNDAMENTAL_VALUES`, in shares of the latest filing and in shares
-        of the first: a split alone changes only the former.
+        Yields the fiscal period and its `FUNDAMENTAL_VALUES`, in shares of the latest filing and as filed:
+        a split by itself changes only the former.
         """
         no_balances = (None,) * len(FUNDAMENTAL_BALANCES)
         quarter, year = self._fiscal_quarter(end), self._year_ends & {end}
         for name, table in ((quarter, self._quarters), *(("FY", self._years) for _ in year)):
-            latest, first = (
+            latest, as_filed = (
                 self._flows(table, end, basis) + (self._balance_values(end, basis) if name != "FY" else no_balances)
-                for basis in (self._basis, 1.0)
+                for basis in (self._basis, None)
             )
             if any(value is not None for value in latest):
-                yield name, latest, first
+                yield name, latest, as_filed
 
     def _version(self, fact: _Fact, filing: _Filing) -> _Version:
         return _Version(fact.value, filing.filed, self._basis)
@@ -359,9 +359,9 @@ class _Known:
             return f"Q{4 - before}"
         return f"Q{min(max(round(self._longest[end] / _DAYS_A_QUARTER), 1), 4)}"
 
-    def _in_shares(self, version: _Version, tag: str, basis: float) -> float:
-        """A value in shares of which one share of the first filing is `basis`."""
-        if version.basis == basis:
+    def _in_shares(self, version: _Version, tag: str, basis: float | None) -> float:
+        """A value in shares of which one share of the first filing is `basis`; as filed, if None."""
+        if basis is None or version.basis == basis:
             return version.value
         if tag in _PER_SHARE:
             return round(version.value * version.basis / basis, _DECIMALS)
@@ -369,13 +369,13 @@ class _Known:
             return float(round(version.value * basis / version.basis))
         return version.value
 
-    def _first(self, table: _Table, tags: Iterable[str], end: int, basis: float = 1.0) -> float | None:
+    def _first(self, table: _Table, tags: Iterable[str], end: int, basis: float | None = None) -> float | None:
         for tag in tags:
             if tag in table and end in table[tag]:
                 return self._in_shares(table[tag][end], tag, basis)
         return None
 
-    def _flows(self, table: _Table, end: int, basis: float) -> _Values:
+    def _flows(self, table: _Table, end: int, basis: float | None) -> _Values:
         """In the order of `FUNDAMENTAL_FLOWS`."""
         income = self._first(table, _OPERATING_INCOME, end)
         consumed = self._first(table, _DEPRECIATION_AND_AMORTISATION, end)
@@ -391,7 +391,7 @@ class _Known:
             self._first(table, _EPS, end, basis),
         )
 
-    def _balance_values(self, end: int, basis: float) -> _Values:
+    def _balance_values(self, end: int, basis: float | None) -> _Values:
         """In the order of `FUNDAMENTAL_BALANCES`."""
         return (
             self._first(self._balances, _EQUITY, end),
@@ -424,7 +424,7 @@ class _Known:
             return total + (short_term or 0)
         return current if current is not None else _sum(maturities, short_term)
 
-    def _shares(self, end: int, basis: float) -> float | None:
+    def _shares(self, end: int, basis: float | None) -> float | None:
         """Of the filing's cover, else of the balance sheet, else the average of the quarter or year."""
         if end in self._cover_shares:
             return self._in_shares(self._cover_shares[end], _COVER_SHARES, basis)

@@ -14,7 +14,7 @@ from signals_core.market_data.http import HttpClient
 from signals_core.market_data.providers.sec_companyfacts import quarterly_fundamentals
 from signals_core.market_data.providers.sec_form4 import Form4, read_form4, transactions_frame
 from signals_core.market_data.providers.sec_submissions import Submission, acceptance_moments, read_page
-from signals_core.progress import track
+from signals_core.progress import task
 
 # The SEC allows ten.
 _REQUESTS_PER_SECOND = 9
@@ -34,10 +34,11 @@ class SecEdgarProvider:
         date_only_lag_sessions: for a filing of which only the date is known, that many sessions after it.
 
     Raises:
-        SettingsError: there is no contact.
+        SettingsError: there is no contact, or a CIK is no number.
     """
 
     name = "sec_edgar"
+    resumable = True
 
     def __init__(
         self, root: Path, contact: str = "", base_url: str = "https://data.sec.gov",
@@ -50,7 +51,10 @@ class SecEdgarProvider:
                 'such as "Jane Doe jane@example.org"'
             )
         self._base, self._archives = base_url.rstrip("/"), archives_url.rstrip("/")
-        self._ciks = {_sec_ticker(symbol): int(cik) for symbol, cik in (ciks or {}).items()}
+        try:
+            self._ciks = {_sec_ticker(symbol): int(cik) for symbol, cik in (ciks or {}).items()}
+        except ValueError as error:
+            raise SettingsError(f"market_data.<dataset>.options.ciks: {error}; a CIK is a number") from error
         self._listed: dict[str, int] | None = None
         self._calendar, self._lag_sessions = calendar, date_only_lag_sessions
         self._http = HttpClient(contact, _REQUESTS_PER_SECOND, root / "data" / "http" / "sec_edgar.pace")
@@ -58,9 +62,11 @@ class SecEdgarProvider:
     def fetch_fundamentals(self, symbol: str, since: datetime | None = None) -> pd.DataFrame | None:
         """Every version of every quarter and year, see `quarterly_fundamentals`; None if there is no such filer."""
         cik = self._cik(symbol)
-        address = f"{self._base}/api/xbrl/companyfacts/CIK{cik or 0:010d}.json"
-        document = None if cik is None else self._http.get_json(address)
-        if cik is None or document is None:
+        if cik is None:
+            return None
+        address = f"{self._base}/api/xbrl/companyfacts/CIK{cik:010d}.json"
+        document = self._http.get_json(address)
+        if document is None:
             return None
         accepted = acceptance_moments(self._submissions(cik))
         try:
@@ -80,8 +86,11 @@ class SecEdgarProvider:
             return None
         start = None if since is None else _naive_utc(since)
         wanted = _with_amended(self._forms(cik), start)
-        steps = track(f"forms 4 of {symbol}", wanted, len(wanted))
-        forms = [self._form(cik, filing, moment) for filing, moment in steps]
+        forms = []
+        with task(f"forms 4 of {symbol}", len(wanted)) as done:
+            for filing, moment in wanted:
+                forms.append(self._form(cik, filing, moment))
+                done(filing.accession)
         # An issuer's list has the forms it filed as an owner of others' shares too.
         own = [form for form in forms if form.issuer == cik]
         return transactions_frame(own, start)

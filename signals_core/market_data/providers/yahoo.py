@@ -43,6 +43,7 @@ class YahooProvider:
     """
 
     name = "yahoo"
+    resumable = True
 
     def __init__(
         self, root: Path, calendar: str = "XNYS", attempts: int = 5,
