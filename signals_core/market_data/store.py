@@ -133,6 +133,7 @@ class MarketStore:
         bars, actions = _versions_of(symbol, screened, self._calendar)
         saved, refused = Saved(), {str(item) for item in screened.rejected["item"]}
         with self.database.write() as connection:
+            lock_writers(connection, BARS.name)
             if len(bars):
                 saved += _withdraw_bars(connection, symbol, bars["date"], refused, _utc(now), run)
                 saved += _withdraw_actions(connection, symbol, bars["date"], actions, _utc(now), run)

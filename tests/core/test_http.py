@@ -234,5 +234,5 @@ def test_processes_that_share_a_pace_file_share_the_rate(server: Loopback, tmp_p
     running = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
     assert len(arrivals) == 10
-    # Nine intervals of 50 ms, less what the first request may take longer to arrive than the last.
-    assert max(arrivals) - min(arrivals) >= 9 * 0.05 - 0.04
+    # Nine intervals of 50 ms, were the first request not slower to arrive than the last; each alone needs four.
+    assert max(arrivals) - min(arrivals) >= 6 * 0.05

@@ -855,6 +855,26 @@ def test_writers_who_disagree_at_once_leave_a_version_of_each(url: str, store: M
         assert sum(saved, Saved()) == Saved(new=30, restated=90)
 
 
+def test_writers_who_withdraw_the_same_bar_at_once_withdraw_it_once(url: str, store: MarketStore) -> None:
+    full = screen(raw_bars())
+    without = replace(full, good=full.good.drop(full.good.index[11]))
+    for attempt in range(5):
+        ready, symbol = threading.Barrier(4), f"A{attempt}"
+        store.save_bars(symbol, full, LOADED)
+
+        def write(number: int, ready: threading.Barrier = ready, symbol: str = symbol) -> Saved:
+            opened = MarketStore(url)
+            try:
+                ready.wait()
+                return opened.save_bars(symbol, without, LATER + timedelta(hours=number))
+            finally:
+                opened.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            saved = list(pool.map(write, range(4)))
+        assert sum(saved, Saved()) == Saved(withdrawn=1)
+
+
 def test_bulk_writers_whose_symbols_come_in_another_order_do_not_block_each_other(url: str, store: MarketStore) -> None:
     for attempt in range(3):
         bars, ready = many(20, 100).assign(volume=float(attempt)), threading.Barrier(2)

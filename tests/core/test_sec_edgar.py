@@ -38,7 +38,7 @@ class Facts:
         self._facts: dict[str, dict[str, dict[str, Any]]] = {"us-gaap": {}, "dei": {}}
         self._filings = 0
 
-    def file(self, form: str, filed: str, **values: float | dict[str, float]) -> str:
+    def file(self, form: str, filed: str, **values: Any) -> str:
         """Add a filing: tag = {"start/end" or "end": value}. Returns its accession number."""
         self._filings += 1
         accession = f"0000320193-00-{self._filings:06d}"
@@ -46,7 +46,6 @@ class Facts:
             taxonomy = "dei" if tag.startswith("Entity") else "us-gaap"
             unit = "USD/shares" if "PerShare" in tag else "shares" if "Shares" in tag else "USD"
             facts = self._facts[taxonomy].setdefault(tag, {"units": {}})["units"].setdefault(unit, [])
-            assert isinstance(spans, dict)
             for span, value in spans.items():
                 start, _, end = span.rpartition("/")
                 # fy and fp are the filing's and must not matter.
