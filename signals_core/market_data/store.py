@@ -230,7 +230,7 @@ class MarketStore:
         query = (
             sa.select(*(bars.c[name] for name in names))
             .join(found, sa.and_(bars.c.symbol == found.c.symbol, bars.c.date == found.c.date))
-            .order_by(bars.c.symbol, bars.c[AVAILABLE_AT])
+            .order_by(found.c.symbol, bars.c[AVAILABLE_AT])  # not bars.c.symbol: SQLite would begin with all bars
         )
         with self.database.read() as connection:
             frame = pd.DataFrame(connection.execute(query).all(), columns=names)
