@@ -52,27 +52,35 @@ def screen_series(
     good = good[~frozen]
     earlier = stored.loc[stored.index < good.index[0], list(BAR_COLUMNS)].tail(_CONTEXT) if len(good) else good
     series = pd.concat([earlier, good])
-    impossible = _above_the_price(series, actions)
-    for at in impossible:
-        rejected.append(_refused([actions.loc[at, "ex_date"]], "dividend is not below the close before it"))
-    actions = actions.drop(index=impossible)
     twice = _already_adjusted(series, actions)
     for at in twice:
         text = f"split of {actions.loc[at, 'value']:g} without a jump in the price: the bars are adjusted already"
         rejected.append(_refused([actions.loc[at, "ex_date"]], text))
-    actions = actions.drop(index=twice).reset_index(drop=True)
+    actions = actions.drop(index=twice)
+    impossible = _above_the_price(series, actions)
+    for at in impossible:
+        rejected.append(_refused([actions.loc[at, "ex_date"]], "dividend is not below the close before it"))
+    actions = actions.drop(index=impossible).reset_index(drop=True)
     for found in _breaks(series, actions, sessions, len(earlier)):
         if str(found.date.date()) in accepted:
             continue
         gone = good.index >= found.date if found.keep == "earlier" else good.index < found.date
         rejected.append(_refused(good.index[gone], found.reason))
         good = good[~gone]
-    return ScreenedBars(good, pd.concat(rejected), actions)
+    return ScreenedBars(good, _numbered_on(rejected), actions)
 
 
 def _refused(dates: Collection[pd.Timestamp] | pd.Index, reason: str) -> pd.DataFrame:
     items = [str(pd.Timestamp(day).date()) for day in dates]
     return pd.DataFrame({"item": items, "reason": reason}, index=range(len(items)))
+
+
+def _numbered_on(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """One frame; the refusals of the series are numbered on after the source's rows, so that none hides another."""
+    first, *others = parts
+    following = pd.concat(others, ignore_index=True)
+    following.index += int(first.index.max()) + 1 if len(first) else 0
+    return pd.concat([first, following])
 
 
 def _frozen(bars: pd.DataFrame) -> np.ndarray:
@@ -92,13 +100,13 @@ def _overnight(bars: pd.DataFrame) -> np.ndarray:
 
 
 def _above_the_price(bars: pd.DataFrame, actions: pd.DataFrame) -> list[int]:
-    """Dividends that are not below the close before them."""
-    found = []
-    for at in actions.index[actions["kind"] == "dividend"]:
-        position = int(bars.index.searchsorted(actions.loc[at, "ex_date"], side="left"))
-        if 0 < position < len(bars) and actions.loc[at, "value"] >= bars["close"].iloc[position - 1]:
-            found.append(at)
-    return found
+    """Dividends that are not below the close before them, with the others and on the new shares of that bar."""
+    split, _, dividend = effects_per_bar(bars, actions)
+    before = bars["close"].shift(1).to_numpy()
+    impossible = np.flatnonzero(dividend * split >= before)
+    position = bars.index.searchsorted(actions["ex_date"].to_numpy(), side="left")
+    dividends = (actions["kind"] == "dividend").to_numpy()
+    return list(actions.index[dividends & np.isin(position, impossible)])
 
 
 def _already_adjusted(bars: pd.DataFrame, actions: pd.DataFrame) -> list[int]:

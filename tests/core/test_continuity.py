@@ -194,6 +194,33 @@ def test_a_dividend_larger_than_the_price_makes_no_price_negative(raw: pd.DataFr
     assert (adjust(found.good, found.actions)["close"] > 0).all()
 
 
+def test_a_dividend_on_the_new_shares_of_a_split_is_no_larger_than_what_they_cost(raw: pd.DataFrame) -> None:
+    raw = jump(raw, 80, 4).assign(dividend=0.0)
+    raw.loc[80, ["split", "dividend"]] = [4.0, raw.loc[79, "close"] / 2]  # four times half of the price before
+    found = screened(raw)
+    assert (adjust(found.good, found.actions)["close"] > 0).all()
+    assert "split" in set(found.actions["kind"])
+
+
+def test_dividends_that_fall_on_one_bar_are_together_no_larger_than_the_price(raw: pd.DataFrame) -> None:
+    raw["dividend"] = 0.0
+    raw.loc[[79, 80], "dividend"] = 0.6 * raw.loc[78, "close"]
+    raw.loc[79, "open"] = np.nan
+    found = screened(raw)
+    assert (adjust(found.good, found.actions)["close"] > 0).all()
+
+
+def test_every_refused_row_is_stored_also_where_two_are_of_one_day(tmp_path: Path, raw: pd.DataFrame) -> None:
+    raw = jump(raw, 20, 4)
+    found = screened(pd.concat([raw.iloc[[0]], raw], ignore_index=True))
+    assert reasons(found)["date occurs more than once"] == 1
+    assert len(found.rejected) == 21
+    store = MarketStore.embedded(tmp_path / "market.sqlite")
+    store.save_bars("AAA", found, datetime(2026, 1, 2, tzinfo=UTC))
+    assert store.rejected("bars", "AAA")["reason"].value_counts().to_dict() == reasons(found)
+    store.close()
+
+
 # -- what only looks like a split --------------------------------------------------------------------------
 
 
