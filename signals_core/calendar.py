@@ -1,5 +1,6 @@
 """Exchange sessions. The one place that knows when the market is open, and the unit of every date."""
 
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,44 @@ def last_closed_session(name: str, moment: datetime) -> date:
     return closes.index[closed - 1].date()
 
 
+def session_closes(name: str, sessions: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """The close of each session (n,), tz-naive UTC.
+
+    Raises:
+        KeyError: a date is no session of the exchange.
+    """
+    known = _timetable(name)
+    return pd.DatetimeIndex(known.closes[known.positions(sessions)])
+
+
 def is_month_end(name: str, index: pd.DatetimeIndex) -> np.ndarray:
     """Whether each session of `index` is the last one of its month by the exchange's calendar (bool)."""
-    sessions = to_sessions(exchange_calendar(name).sessions)
+    known = _timetable(name)
+    at = np.minimum(known.sessions.searchsorted(index.to_numpy()), len(known.sessions) - 1)
+    return np.asarray(known.month_end[at] & (known.sessions[at] == index.to_numpy()))
+
+
+@dataclass(frozen=True)
+class _Timetable:
+    """A calendar as arrays (n,), since a look-up in them costs microseconds."""
+
+    sessions: np.ndarray
+    closes: np.ndarray
+    month_end: np.ndarray
+
+    def positions(self, sessions: pd.DatetimeIndex) -> np.ndarray:
+        wanted = sessions.to_numpy()
+        at = np.minimum(self.sessions.searchsorted(wanted), len(self.sessions) - 1)
+        unknown = self.sessions[at] != wanted
+        if unknown.any():
+            raise KeyError(f"{pd.Timestamp(wanted[unknown][0]).date()} is no session of the exchange")
+        return at
+
+
+@lru_cache(maxsize=8)
+def _timetable(name: str) -> _Timetable:
+    calendar = exchange_calendar(name)
+    sessions = to_sessions(calendar.sessions)
+    closes = pd.DatetimeIndex(calendar.closes).tz_convert("UTC").tz_localize(None).as_unit(DATE_UNIT)
     month = sessions.year * 12 + sessions.month
-    last_of_month = sessions[np.append(month[:-1] != month[1:], True)]
-    return np.asarray(index.isin(last_of_month))
+    return _Timetable(sessions.to_numpy(), closes.to_numpy(), np.append(month[:-1] != month[1:], True))

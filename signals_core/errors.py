@@ -19,6 +19,10 @@ class DataError(SignalsError):
     exit_code = 3
 
 
+class DamagedFile(DataError):
+    """A stored file that does not match its checksums; it has been set aside."""
+
+
 class ProviderError(SignalsError):
     """A source of market data did not answer, or not in its format; the text names the request, never a secret."""
 

@@ -1,6 +1,7 @@
 """FeatureStore: point-in-time features per symbol, computed, stored as Parquet and never served stale."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -8,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import DamagedFile, MissingPrerequisite
 from signals_core.features.alternative import AlternativeFeatureCalculator
-from signals_core.features.catalog import CATEGORIES, Calculator, Category, feature_names
+from signals_core.features.catalog import CATEGORIES, Calculator, Catalog, Category
 from signals_core.features.cross_asset import CrossAssetFeatureCalculator
+from signals_core.features.custom import CustomFeature
 from signals_core.features.fundamental import FundamentalFeatureCalculator
 from signals_core.features.inputs import DataProvider, FeatureInputs
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
-from signals_core.frame_store import FrameStore, Month, months_of
+from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
 from signals_core.market_data.schemas import validate_bars
 from signals_core.provenance import digest, prefix_digests, source_digest
 
-_FOR_EVER = (date(1900, 1, 1), date(2200, 1, 1))
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,52 @@ class FeatureStore:
     """Computes, stores and serves features.
 
     Files are `<folder>/<category>/symbol=<S>/year=<Y>.parquet`; the category `matrix` holds all columns.
-    Every month carries the digest of what it was made from (all inputs up to its end, and the source text
-    of the calculators), so that a changed input or changed code is never served from an old file.
+    Every month carries the digest of what it was made from (all inputs up to its end, the settings, and the
+    source text of the calculators), so that a changed input or changed code is never served from an old file.
+
+    A year's rows are always computed from the same bars: the year's, and the calculator's `lookback` before
+    them. So a new day costs a year at most, and the stored bytes do not depend on which span was asked for.
     """
 
-    def __init__(self, folder: Path, calendar: str = "XNYS") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        calendar: str = "XNYS",
+        custom: Sequence[CustomFeature] = (),
+        max_age_days: Mapping[str, int] | None = None,
+    ) -> None:
+        """Open the store; nothing is read or written yet.
+
+        Args:
+            custom: a user's own features, as from `features.custom.load_features`.
+            max_age_days: by `fundamentals` or `short_interest`: days after which a fact is not known any more.
+        """
         self.folder = folder
-        self._calculators: dict[Category, Calculator] = {
+        ages = {name: timedelta(days=days) for name, days in (max_age_days or {}).items()}
+        built_in: dict[Category, Calculator] = {
             "technical": TechnicalFeatureCalculator(),
-            "fundamental": FundamentalFeatureCalculator(calendar),
+            "fundamental": FundamentalFeatureCalculator(calendar, ages.get("fundamentals")),
             "cross_asset": CrossAssetFeatureCalculator(),
-            "alternative": AlternativeFeatureCalculator(calendar),
+            "alternative": AlternativeFeatureCalculator(calendar, ages.get("short_interest")),
             "temporal": TemporalFeatureCalculator(calendar),
         }
-        self._categories: dict[Category, FrameStore] = {
-            category: FrameStore(folder / category) for category in CATEGORIES
+        self._calculators: dict[Category, list[Calculator]] = {
+            category: [calculator, *(own for own in custom if own.definition.category == category)]
+            for category, calculator in built_in.items()
         }
-        self._matrix = FrameStore(folder / "matrix")
-        self._code = digest(source_digest("signals_core.features"), calendar)
+        self.catalog = Catalog([f for each in self._calculators.values() for c in each for f in c.features])
+        modules = sorted({own.compute.__module__ for own in custom})
+        self._settings = digest(calendar, dict(sorted((max_age_days or {}).items())))
+        self._code = digest(source_digest("signals_core.features", *modules), self._settings)
+        description = {
+            "catalogue": digest([f"{f.name} = {f.formula}" for f in self.catalog.values()]),
+            "settings": self._settings,
+            "code": self._code,
+        }
+        self._categories: dict[Category, FrameStore] = {
+            category: FrameStore(folder / category, description) for category in CATEGORIES
+        }
+        self._matrix = FrameStore(folder / "matrix", description)
 
     def compute_features(
         self,
@@ -69,6 +99,7 @@ class FeatureStore:
         sector_fundamentals: pd.DataFrame | None = None,
         insider_transactions: pd.DataFrame | None = None,
         short_interest: pd.DataFrame | None = None,
+        sectors: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
         """Every feature of the catalogue at every bar, without storing anything.
 
@@ -93,9 +124,36 @@ class FeatureStore:
             sector_fundamentals,
             insider_transactions,
             short_interest,
+            sectors,
         )
-        parts = [self._calculators[category].calculate(inputs) for category in CATEGORIES]
-        return pd.concat(parts, axis=1)
+        return self.compute(inputs)
+
+    def compute(self, inputs: FeatureInputs, categories: Sequence[Category] = CATEGORIES) -> pd.DataFrame:
+        """`compute_features` of inputs that are known to fit their schemas, or some categories of it."""
+        return pd.concat([self._calculate(category, inputs) for category in categories], axis=1)
+
+    def _calculate(self, category: Category, inputs: FeatureInputs) -> pd.DataFrame:
+        parts = [calculator.calculate(inputs) for calculator in self._calculators[category]]
+        return parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
+
+    def _calculate_years(self, category: Category, inputs: FeatureInputs, years: Sequence[int]) -> pd.DataFrame:
+        """Rows of some years, each from its own bars and the calculators' lookback before them."""
+        index = pd.DatetimeIndex(inputs.bars.index)
+        starts = index.searchsorted([pd.Timestamp(year, 1, 1) for year in years])
+        ends = index.searchsorted([pd.Timestamp(year + 1, 1, 1) for year in years])
+        parts = []
+        for calculator in self._calculators[category]:
+            if calculator.lookback is None:
+                whole = calculator.calculate(inputs)
+                by_year = [whole.iloc[start:end] for start, end in zip(starts, ends, strict=True)]
+            else:
+                by_year = []
+                for start, end in zip(starts, ends, strict=True):
+                    first = max(start - calculator.lookback, 0)
+                    near = inputs.between(index[first], index[end - 1])
+                    by_year.append(calculator.calculate(near).iloc[start - first :])
+            parts.append(by_year[0] if len(by_year) == 1 else pd.concat(by_year))
+        return parts[0] if len(parts) == 1 else pd.concat(parts, axis=1)
 
     def get_features(self, symbols: Sequence[str], start: date, end: date, data_provider: DataProvider) -> pd.DataFrame:
         """The feature matrix of several symbols with index (symbol, date), start <= date < end.
@@ -111,15 +169,19 @@ class FeatureStore:
         return pd.concat(frames, names=["symbol", "date"])
 
     def load(self, symbol: str, start: date, end: date) -> pd.DataFrame | None:
-        """The stored matrix of `symbol` with start <= date < end, or None if any month of it is stale.
+        """The stored matrix of `symbol` with start <= date < end, or None if any month of it is stale or damaged.
 
-        Stale means made by other code, or from category files that have changed since.
+        Stale means made by other code or settings, or from category files that have changed since.
         """
         wanted = self.matrix_digests(symbol, start, end)
-        stored = self._matrix.digests(symbol)
+        stored = self._matrix.digests(symbol, _years(start, end))
         if not wanted or any(value is None or stored.get(month) != value for month, value in wanted.items()):
             return None
-        return self._matrix.load(symbol, start, end, feature_names())
+        try:
+            return self._matrix.load(symbol, start, end, self.catalog.names())
+        except DamagedFile as damaged:
+            _log.warning("%s", damaged)
+            return None
 
     def save(self, symbol: str, features: pd.DataFrame) -> None:
         """Store a frame from `compute_features`: each category's columns, then the matrix.
@@ -130,28 +192,22 @@ class FeatureStore:
         months = months_of(pd.DatetimeIndex(features.index))
         by_month = {m: digest(self._code, features[months == m]) for m in dict.fromkeys(months)}
         for category in CATEGORIES:
-            self._categories[category].save(symbol, features[feature_names(category)], by_month)
-        joined = {m: d for m, d in self.matrix_digests(symbol, *_FOR_EVER).items() if m in by_month and d}
-        self._matrix.save(symbol, features[feature_names()], joined)
+            self._categories[category].save(symbol, features[self.catalog.names(category)], by_month)
+        joined = {m: d for m, d in self.matrix_digests(symbol, *EVER).items() if m in by_month and d}
+        self._matrix.save(symbol, features[self.catalog.names()], joined)
 
     def build_category(
         self, category: Category, symbol: str, inputs: FeatureInputs, start: date, end: date
     ) -> BuiltFeatures:
         """Bring one category of `symbol` up to date for start <= date < end."""
-        store = self._categories[category]
         wanted = self.category_digests(category, inputs, start, end)
-        stored = store.digests(symbol)
-        stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
-        if stale:
-            # From the first bar on, so that the result does not depend on which partition asked.
-            frame = self._calculators[category].calculate(inputs)
-            store.save(symbol, frame, stale)
-        return BuiltFeatures(
+        current = self._categories[category].bring_up_to_date(
             symbol,
-            _rows(store, symbol, wanted, feature_names(category)).loc[_span(start, end)],
-            tuple(stale),
-            tuple(month for month in wanted if month not in stale),
+            wanted,
+            self.catalog.names(category),
+            lambda months: self._calculate_years(category, inputs, sorted({int(month[:4]) for month in months})),
         )
+        return _built(symbol, current, wanted, start, end)
 
     def build_matrix(self, symbol: str, start: date, end: date) -> BuiltFeatures:
         """Join the stored categories of `symbol` into the matrix for start <= date < end.
@@ -168,19 +224,16 @@ class FeatureStore:
                     "(signals features, or the assets of the group `features`)"
                 )
             wanted[month] = value
-        stored = self._matrix.digests(symbol)
-        stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
-        if stale:
-            parts = [
-                _rows(self._categories[category], symbol, stale, feature_names(category)) for category in CATEGORIES
-            ]
-            self._matrix.save(symbol, pd.concat(parts, axis=1), stale)
-        return BuiltFeatures(
-            symbol,
-            _rows(self._matrix, symbol, wanted, feature_names()).loc[_span(start, end)],
-            tuple(stale),
-            tuple(month for month in wanted if month not in stale),
+        current = self._matrix.bring_up_to_date(
+            symbol, wanted, self.catalog.names(), lambda months: self._joined(symbol, {m: wanted[m] for m in months})
         )
+        return _built(symbol, current, wanted, start, end)
+
+    def _joined(self, symbol: str, months: Mapping[Month, str]) -> pd.DataFrame:
+        parts = [
+            store.rows(symbol, months, self.catalog.names(category)) for category, store in self._categories.items()
+        ]
+        return pd.concat(parts, axis=1)
 
     def category_digests(self, category: Category, inputs: FeatureInputs, start: date, end: date) -> dict[Month, str]:
         """The digest that each month with bars in start <= date < end must have been made from.
@@ -191,11 +244,11 @@ class FeatureStore:
         index = pd.DatetimeIndex(inputs.bars.index)
         months = months_of(index)
         first_of_month = np.flatnonzero(months != np.append([""], months[:-1]))
-        names = [m for m in months[first_of_month] if _overlaps(m, start, end)]
+        names = [m for m in months[first_of_month] if overlaps(m, start, end)]
         if not names:
             return {}
         ends = [pd.Period(month).end_time for month in names]
-        needs = self._calculators[category].needs
+        needs = {need for calculator in self._calculators[category] for need in calculator.needs}
         by_input = [
             prefix_digests(frame, _lengths(frame, ends), name)
             for name, frame in inputs.items()
@@ -214,8 +267,8 @@ class FeatureStore:
 
     def matrix_digests(self, symbol: str, start: date, end: date) -> dict[Month, str | None]:
         """What each month with any stored category must have been joined from; None where one lacks."""
-        by_category = [store.digests(symbol) for store in self._categories.values()]
-        months = sorted(month for month in set().union(*by_category) if _overlaps(month, start, end))
+        by_category = [store.digests(symbol, _years(start, end)) for store in self._categories.values()]
+        months = sorted(month for month in set().union(*by_category) if overlaps(month, start, end))
         return {
             month: digest(self._code, [digests[month] for digests in by_category])
             if all(month in digests for digests in by_category)
@@ -224,10 +277,13 @@ class FeatureStore:
         }
 
 
-def _overlaps(month: Month, start: date, end: date) -> bool:
-    first = date(int(month[:4]), int(month[5:]), 1)
-    following = (first + timedelta(days=31)).replace(day=1)
-    return first < end and following > start
+def _built(symbol: str, current: Current, wanted: Mapping[Month, str], start: date, end: date) -> BuiltFeatures:
+    reused = tuple(month for month in wanted if month not in set(current.computed))
+    return BuiltFeatures(symbol, current.frame.loc[_span(start, end)], current.computed, reused)
+
+
+def _years(start: date, end: date) -> range:
+    return range(start.year, (end - timedelta(days=1)).year + 1)
 
 
 def _span(start: date, end: date) -> slice:
@@ -239,11 +295,3 @@ def _lengths(frame: pd.DataFrame, ends: list[pd.Timestamp]) -> list[int]:
     """How many leading rows of `frame` lie at or before each end, by date or by availability."""
     moments = frame.get("available_at", frame.index)
     return [int(n) for n in pd.Index(moments).searchsorted(pd.DatetimeIndex(ends), side="right")]
-
-
-def _rows(store: FrameStore, symbol: str, months: dict[Month, str], columns: list[str]) -> pd.DataFrame:
-    frame = store.load(symbol, *_FOR_EVER, columns) if months else None
-    if frame is None:
-        index = pd.DatetimeIndex([], dtype="datetime64[us]", name="date")
-        return pd.DataFrame(columns=columns, index=index, dtype="float32")
-    return frame[np.isin(months_of(pd.DatetimeIndex(frame.index)), list(months))]

@@ -9,17 +9,23 @@ from pathlib import Path
 _LOCK_TIMEOUT_SECONDS = 120
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it over `path`."""
+def write_atomic(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it over `path`.
+
+    Args:
+        durable: False leaves the flush to the system: for what has checksums and can be made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    if durable:
+        _sync(path.parent)
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:

@@ -1,12 +1,16 @@
 """Frames by symbol and month in one Parquet file a symbol and year, each month with the digest of its inputs.
 
 Layout: `<folder>/symbol=<S>/year=<Y>.parquet`, readable by any Parquet reader. A file is replaced by an
-atomic rename under a lock, so that partitions of any grain (day, month, year) map onto it.
+atomic rename under a lock, so that partitions of any grain (day, month, year) map onto it. What it holds can
+be made again, so a file is not flushed to disk at once: after a power failure it may be damaged, which its
+checksums show, and it is then set aside.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from datetime import date
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +19,83 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from signals_core.calendar import DATE_UNIT
-from signals_core.errors import DataError
+from signals_core.errors import DamagedFile, DataError
 from signals_core.files import locked, write_atomic
 
 Month = str
 """A calendar month as `2004-03`."""
 
 _METADATA_KEY = b"signals"
+_FORMAT = 2
+EVER = (date(1900, 1, 1), date(2200, 1, 1))
+
+_log = logging.getLogger(__name__)
 
 
 def months_of(index: pd.DatetimeIndex) -> np.ndarray:
     """The month of each date as `2004-03` (n,)."""
-    return np.asarray(index.strftime("%Y-%m"), dtype=object)
+    months, inverse = np.unique(index.to_numpy().astype("datetime64[M]"), return_inverse=True)
+    return months.astype(str).astype(object)[inverse]
+
+
+def overlaps(month: Month, start: date, end: date) -> bool:
+    """Whether a month has a day of start <= day < end."""
+    first = date(int(month[:4]), int(month[5:]), 1)
+    return first < end and (first + timedelta(days=31)).replace(day=1) > start
+
+
+@dataclass(frozen=True)
+class Current:
+    """What `FrameStore.bring_up_to_date` leaves behind."""
+
+    frame: pd.DataFrame
+    """The rows of the wanted months, as stored."""
+    computed: tuple[Month, ...]
+    """Months that were missing, stale or damaged."""
 
 
 class FrameStore:
     """Frames with index `date` under one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, description: Mapping[str, str] | None = None) -> None:
+        """`description`: written into every file, for whoever opens it."""
         self.folder = folder
+        self._description = dict(description or {})
+
+    def bring_up_to_date(
+        self,
+        symbol: str,
+        wanted: Mapping[Month, str],
+        columns: Sequence[str],
+        compute: Callable[[Sequence[Month]], pd.DataFrame],
+    ) -> Current:
+        """Compute and store the wanted months whose digest is another, or whose file is damaged.
+
+        Args:
+            wanted: the digest that each month must have been made from.
+            compute: given the months to make, a frame with their rows (it may have others).
+        """
+        try:
+            return self._bring_up_to_date(symbol, wanted, columns, compute)
+        except DamagedFile as damaged:  # it is set aside: its months are missing now
+            _log.warning("%s; making it again", damaged)
+            return self._bring_up_to_date(symbol, wanted, columns, compute)
+
+    def _bring_up_to_date(
+        self,
+        symbol: str,
+        wanted: Mapping[Month, str],
+        columns: Sequence[str],
+        compute: Callable[[Sequence[Month]], pd.DataFrame],
+    ) -> Current:
+        stored = self.digests(symbol, _years(wanted))
+        stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
+        if stale:
+            made = compute(list(stale))
+            self.save(symbol, made, stale)
+            if len(stale) == len(wanted):
+                return Current(_of_months(_compact(made), wanted), tuple(stale))
+        return Current(self.rows(symbol, wanted, columns), tuple(stale))
 
     def save(self, symbol: str, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
         """Replace the months named in `digests` by their rows of `frame`; other months stay.
@@ -43,45 +105,61 @@ class FrameStore:
             digests: for each month, what its rows were made from.
         """
         months = months_of(pd.DatetimeIndex(frame.index))
-        compact = frame.astype({n: "float32" for n in frame.columns if frame[n].dtype == "float64"})
-        for year in sorted({month[:4] for month in digests}):
+        compact = _compact(frame)
+        for year in _years(digests):
             path = self._path(symbol, year)
-            wanted = {month: value for month, value in digests.items() if month[:4] == year}
+            wanted = {month: value for month, value in digests.items() if int(month[:4]) == year}
             rows = compact[np.isin(months, list(wanted))]
             with locked(path.with_name(f".{path.name}.lock")):
                 kept, kept_digests = self._others(path, wanted, list(compact.columns))
                 merged = rows if kept is None else pd.concat([kept, rows]).sort_index()
                 content = {**kept_digests, **wanted}
-                write_atomic(path, lambda file, m=merged, c=content: _write(file, m, c))  # type: ignore[misc]
+                write_atomic(path, lambda file, m=merged, c=content: self._write(file, m, c), durable=False)  # type: ignore[misc]
 
-    def load(self, symbol: str, start: date, end: date, columns: list[str] | None = None) -> pd.DataFrame | None:
+    def load(self, symbol: str, start: date, end: date, columns: Sequence[str] | None = None) -> pd.DataFrame | None:
         """Rows with start <= date < end, or None if the symbol has no file in that span.
 
         Raises:
-            DataError: a file is damaged; the text names it.
+            DamagedFile: a file does not match its checksums; it is set aside. The text names it.
         """
         parts = [
-            _read(path, columns)
+            self._read(path, columns)
             for path in self._paths(symbol)
-            if start.year <= int(path.stem.removeprefix("year=")) <= end.year
+            if start.year <= _year_of(path) <= (end - timedelta(days=1)).year
         ]
         if not parts:
             return None
-        frame = pd.concat(parts)
-        inside = (frame.index >= pd.Timestamp(start)) & (frame.index < pd.Timestamp(end))
-        return frame[inside]
+        frame = pd.concat(parts) if len(parts) > 1 else parts[0]
+        first, last = frame.index.searchsorted([pd.Timestamp(start), pd.Timestamp(end)])
+        return frame.iloc[first:last]
 
-    def digests(self, symbol: str) -> dict[Month, str]:
-        """The input digest of every stored month of `symbol`; a damaged file counts as absent."""
+    def rows(self, symbol: str, months: Mapping[Month, str], columns: Sequence[str]) -> pd.DataFrame:
+        """The stored rows of some months; what is not stored is absent.
+
+        Raises:
+            DamagedFile: as in `load`.
+        """
+        years = _years(months)
+        frame = self.load(symbol, date(years[0], 1, 1), date(years[-1] + 1, 1, 1), columns) if years else None
+        if frame is None:
+            index = pd.DatetimeIndex([], dtype=f"datetime64[{DATE_UNIT}]", name="date")
+            return pd.DataFrame(columns=list(columns), index=index, dtype="float32")
+        return _of_months(frame, months)
+
+    def digests(self, symbol: str, years: Iterable[int] | None = None) -> dict[Month, str]:
+        """The input digest of every stored month of `symbol` (of some years); a damaged file counts as absent."""
+        chosen = None if years is None else set(years)
         found: dict[Month, str] = {}
         for path in self._paths(symbol):
+            if chosen is not None and _year_of(path) not in chosen:
+                continue
             try:
-                found.update(_digests(path))
+                found.update(_content(path)["months"])
             except DataError:
                 continue  # its months are missing, so they are computed again and the file is replaced
         return found
 
-    def _path(self, symbol: str, year: str) -> Path:
+    def _path(self, symbol: str, year: int) -> Path:
         return self.folder / f"symbol={symbol}" / f"year={year}.parquet"
 
     def _paths(self, symbol: str) -> list[Path]:
@@ -94,39 +172,91 @@ class FrameStore:
         if not path.exists():
             return None, {}
         try:
-            digests = {m: d for m, d in _digests(path).items() if m not in set(replaced)}
+            digests = {m: d for m, d in _content(path)["months"].items() if m not in set(replaced)}
             if not digests:
                 return None, {}
             frame = _read(path, None)
         except DataError:
-            path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
+            _set_aside(path)
             return None, {}
         if list(frame.columns) != columns:  # written by another catalogue: its months count as missing
             return None, {}
-        return frame[np.isin(months_of(pd.DatetimeIndex(frame.index)), list(digests))], digests
+        return _of_months(frame, digests), digests
+
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+        try:
+            return _read(path, columns)
+        except DataError:
+            with locked(path.with_name(f".{path.name}.lock")):
+                try:
+                    return _read(path, columns)  # a writer may have replaced it meanwhile
+                except DataError as error:
+                    aside = _set_aside(path)
+                    raise DamagedFile(
+                        f"{error}; it is set aside as {aside.name}: materialise what it held again"
+                    ) from error
+
+    def _write(self, path: Path, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
+        content = {"format": _FORMAT, **self._description, "months": dict(sorted(digests.items()))}
+        write_parquet(path, frame, {_METADATA_KEY: json.dumps(content, sort_keys=True).encode()})
 
 
-def _write(path: Path, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
-    table = pa.Table.from_pandas(frame.rename_axis("date").reset_index(), preserve_index=False)
-    content = json.dumps({"months": dict(sorted(digests.items()))}, sort_keys=True).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
-    # Dictionary encoding costs several times more than it saves on float32 that hardly repeats.
-    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, bytes]) -> None:
+    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat."""
+    names = ["date", *map(str, frame.columns)]
+    columns = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns)]
+    table = pa.Table.from_arrays([pa.array(values, from_pandas=True) for values in columns], names)
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        path,
+        compression="zstd",
+        use_dictionary=False,  # costs several times more than it saves
+        write_statistics=["date"],
+        write_page_checksum=True,
+    )
 
 
-def _read(path: Path, columns: list[str] | None) -> pd.DataFrame:
+def _compact(frame: pd.DataFrame) -> pd.DataFrame:
+    if (frame.dtypes == "float64").all():
+        return frame.astype("float32")
+    return frame.astype({n: "float32" for n in frame.columns if frame[n].dtype == "float64"})
+
+
+def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
+    return frame[np.isin(months_of(pd.DatetimeIndex(frame.index)), list(months))]
+
+
+def _years(months: Iterable[Month]) -> list[int]:
+    return sorted({int(month[:4]) for month in months})
+
+
+def _year_of(path: Path) -> int:
+    return int(path.stem.removeprefix("year="))
+
+
+def _set_aside(path: Path) -> Path:
+    return path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
     try:
-        table = pq.read_table(path, columns=None if columns is None else ["date", *columns], partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged ({error}): delete it and materialise it again") from error
-    frame = table.to_pandas().set_index("date")
+        table = pq.read_table(
+            path,
+            columns=None if columns is None else ["date", *columns],
+            partitioning=None,
+            page_checksum_verification=True,
+        )
+        frame = table.to_pandas().set_index("date")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} has gone while it was read: read again") from error
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error})") from error
     frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
     return frame
 
 
-def _digests(path: Path) -> dict[Month, str]:
+def _content(path: Path) -> dict[str, dict[Month, str]]:
     try:
-        content = (pq.read_schema(path).metadata or {})[_METADATA_KEY]
-    except (pa.ArrowException, OSError, KeyError) as error:
+        return json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged or was not written by this project: {error}") from error
-    return json.loads(content)["months"]

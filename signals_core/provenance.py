@@ -26,16 +26,20 @@ def digest(*parts: Any) -> str:
 
 def prefix_digests(frame: pd.DataFrame, lengths: Sequence[int], *parts: Any) -> list[str]:
     """The digest of the first n rows of `frame` (index and values), for each n of non-decreasing `lengths`."""
-    arrays = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns)]
-    head = digest(list(frame.columns), [array.dtype.str for array in arrays], *parts)
-    # One hasher a column: a prefix has the same digest whatever the lengths asked for before it.
+    dtypes = {name: str(frame[name].dtype) for name in frame.columns}
+    head = digest(list(frame.columns), list(dtypes.values()), str(frame.index.dtype), *parts).encode()
+    # Floats lie row by row, so that a prefix is one piece; texts and dates each have a hasher.
+    floats = [name for name, dtype in dtypes.items() if dtype == "float64"]
+    others = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns if name not in floats)]
+    arrays = [np.ascontiguousarray(frame[floats].to_numpy()), *others]
     hashers = [hashlib.sha256() for _ in arrays]
     found, done = [], 0
     for length in lengths:
         for hasher, array in zip(hashers, arrays, strict=True):
             hasher.update(_array_bytes(array[done:length]))
         done = max(done, length)
-        found.append(digest(head, done, [hasher.hexdigest() for hasher in hashers]))
+        whole = b"".join([head, str(done).encode(), *(hasher.digest() for hasher in hashers)])
+        found.append(hashlib.sha256(whole).hexdigest()[:_HEX_LENGTH])
     return found
 
 

@@ -20,6 +20,20 @@ ENV_PREFIX = "SA_"
 UNIVERSE = "UNIVERSE"
 
 Ticker = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9.\-]{0,15}$")]
+Sector = Literal[
+    "communication_services",
+    "consumer_discretionary",
+    "consumer_staples",
+    "energy",
+    "financials",
+    "health_care",
+    "industrials",
+    "information_technology",
+    "materials",
+    "real_estate",
+    "utilities",
+]
+"""The sectors of the Global Industry Classification Standard (GICS)."""
 ReferenceSymbol = Annotated[str, Field(pattern=r"^\^?[A-Z0-9][A-Z0-9.\-]{0,15}$")]
 Scope = str
 """`UNIVERSE`, the model pooled over all tickers, or a ticker with a model of its own."""
@@ -114,6 +128,7 @@ class ReferenceSettings(_Section):
 
     spy: ReferenceSymbol = "SPY"
     sector: ReferenceSymbol = "XLK"
+    sectors: dict[Sector, ReferenceSymbol] = {}
     vix: ReferenceSymbol = "^VIX"
 
 
@@ -122,6 +137,7 @@ class UniverseSettings(_Section):
 
     tickers: tuple[Ticker, ...] = Field(min_length=1)
     membership: Path | None = None
+    sectors: Path | None = None
     reference: ReferenceSettings = ReferenceSettings()
 
     @field_validator("tickers")
@@ -144,9 +160,11 @@ class PartitionSettings(_Section):
 
 
 class FeatureSettings(_Section):
-    """How much history a row needs before it is used."""
+    """How much history a row needs before it is used, a user's own features, and how long a fact is believed."""
 
     min_history_sessions: int = Field(60, ge=0)
+    modules: tuple[str, ...] = ()
+    max_age_days: dict[Literal["fundamentals", "short_interest"], Annotated[int, Field(ge=1)]] = {}
 
 
 class XgbParams(_Section):

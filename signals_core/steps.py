@@ -20,7 +20,7 @@ from signals_core.market_data.quality import QualityReport, quality_report
 from signals_core.market_data.runs import IngestedSymbol, IngestionLog
 from signals_core.market_data.screening import ScreenedFacts
 from signals_core.market_data.tables import FACTS
-from signals_core.ml.target import make_target
+from signals_core.ml.target import TARGET_COLUMNS, make_target
 from signals_core.progress import track
 from signals_core.provenance import prefix_digests, source_digest
 from signals_core.workspace import UNIVERSE_NAME, Workspace
@@ -131,12 +131,11 @@ def build_target(workspace: Workspace, symbols: Sequence[str], start: date, end:
 
 def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> BuiltTarget:
     wanted = target_digests(workspace, symbol, start, end)
-    stored = workspace.targets.digests(symbol)
-    stale = {month: value for month, value in wanted.items() if stored.get(month) != value}
-    if stale:
-        workspace.targets.save(symbol, make_target(workspace.bars(symbol), workspace.settings.ml), stale)
-    frame = workspace.targets.load(symbol, start, end) if wanted else None
-    return BuiltTarget(symbol, pd.DataFrame() if frame is None else frame, tuple(stale))
+    current = workspace.targets.bring_up_to_date(
+        symbol, wanted, TARGET_COLUMNS, lambda _: make_target(workspace.bars(symbol), workspace.settings.ml)
+    )
+    first, last = current.frame.index.searchsorted([pd.Timestamp(start), pd.Timestamp(end)])
+    return BuiltTarget(symbol, current.frame.iloc[first:last], current.computed)
 
 
 def target_digests(workspace: Workspace, symbol: str, start: date, end: date) -> dict[Month, str]:

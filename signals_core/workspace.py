@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,11 @@ from signals_core import clock
 from signals_core.calendar import last_closed_session
 from signals_core.errors import MissingPrerequisite
 from signals_core.feature_store import FeatureStore
+from signals_core.features.custom import load_features
 from signals_core.features.inputs import FeatureInputs
+from signals_core.features.sectors import read_sectors
 from signals_core.frame_store import FrameStore
+from signals_core.input_provider import InputProvider
 from signals_core.market_data.store import MarketStore
 from signals_core.settings import LoadedSettings, Scope, Settings, SourceSettings
 
@@ -46,7 +49,7 @@ class Workspace:
         self.loaded = loaded
         self.settings: Settings = loaded.settings
         self.root = loaded.root
-        self._reference: dict[str, pd.DataFrame] = {}
+        self._provider: tuple[date, InputProvider] | None = None
         self._memberships: pd.DataFrame | None = None
         self._providers: dict[tuple[str, str, str], Any] = {}
         self._embedded_redis: EmbeddedRedis | None = None
@@ -61,6 +64,7 @@ class Workspace:
         """Release connections, and the embedded Redis if nobody else uses it."""
         if "market" in self.__dict__:
             self.market.close()
+        self._provider = None
         if self._embedded_redis is not None:
             self._embedded_redis.close()
         for name in ("market", "redis", "registry"):
@@ -117,8 +121,15 @@ class Workspace:
 
     @cached_property
     def features(self) -> FeatureStore:
-        """The feature store."""
-        return FeatureStore(self.data / "features", self.settings.exchange.calendar)
+        """The feature store, with the features of `features.modules`.
+
+        Raises:
+            SettingsError: a module cannot be imported or defines no feature.
+        """
+        chosen = self.settings.features
+        custom = load_features(chosen.modules, self.root)
+        ages = {str(name): days for name, days in chosen.max_age_days.items()}
+        return FeatureStore(self.data / "features", self.settings.exchange.calendar, custom, ages)
 
     @cached_property
     def targets(self) -> FrameStore:
@@ -155,33 +166,34 @@ class Workspace:
 
         return ModelRegistry(self.models, self.redis)
 
+    @property
+    def provider(self) -> InputProvider:
+        """What features are computed from; made anew when another session has closed."""
+        last_session = self.last_session
+        if self._provider is None or self._provider[0] != last_session:
+            made = InputProvider(
+                self.market, self.settings, self.classification, self.membership, self.now, last_session
+            )
+            self._provider = (last_session, made)
+        return self._provider[1]
+
+    @cached_property
+    def classification(self) -> dict[str, pd.DataFrame]:
+        """The sector of each symbol over time, from `universe.sectors`; empty without it."""
+        path = self.settings.universe.sectors
+        return {} if path is None else read_sectors(self.root / path)
+
     def inputs(self, symbol: str) -> FeatureInputs:
-        """All that is known of `symbol` at the last session; the `DataProvider` of the feature store.
+        """All that is known of `symbol` at the last session.
 
         Raises:
             MissingPrerequisite: the store has no bars of the symbol.
         """
-        bars = self.bars(symbol)
-        if bars.empty:
-            raise MissingPrerequisite(f"no bars of {symbol} up to {self.last_session}: run `signals ingest`")
-        reference = self.settings.universe.reference
-        return FeatureInputs(
-            bars,
-            spy_bars=self._reference_bars(reference.spy),
-            vix_bars=self._reference_bars(reference.vix),
-            sector_bars=self._reference_bars(reference.sector),
-            fundamentals=self.market.load_facts("fundamentals", symbol, self.now),
-            insider_transactions=self.market.load_facts("insider_transactions", symbol, self.now),
-            short_interest=self.market.load_facts("short_interest", symbol, self.now),
-        )
+        return self.provider.inputs(symbol)
 
     def bars(self, symbol: str) -> pd.DataFrame:
-        """Adjusted bars of `symbol` from the partitions' start to the last session.
-
-        Adjusted forward: a later split or dividend leaves every earlier row, and what was made of it, as it was.
-        """
-        start, end = self.settings.partitions.start, self.last_session + timedelta(days=1)
-        return self.market.load_bars(symbol, start, end, as_of=self.now, adjustment="forward")
+        """Forward-adjusted bars of `symbol` from the partitions' start to the last session."""
+        return self.provider.bars(symbol)
 
     def panel(self, scope: Scope, start: date, end: date) -> Panel:
         """The stored features and target of the scope's tickers, start <= date < end.
@@ -241,13 +253,8 @@ class Workspace:
             member |= (sessions >= interval.valid_from) & ~(sessions >= interval.valid_to)
         return member
 
-    def _reference_bars(self, symbol: str) -> pd.DataFrame | None:
-        if symbol not in self._reference:
-            self._reference[symbol] = self.bars(symbol)
-        bars = self._reference[symbol]
-        return None if bars.empty else bars
-
     def reference_symbols(self) -> Sequence[str]:
-        """The instruments that features are measured against."""
+        """The instruments that features are measured against, each once."""
         reference = self.settings.universe.reference
-        return (reference.spy, reference.sector, reference.vix)
+        of_sectors = reference.sectors.values() if self.settings.universe.sectors else ()
+        return tuple(dict.fromkeys((reference.spy, reference.sector, reference.vix, *of_sectors)))

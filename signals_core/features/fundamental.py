@@ -1,91 +1,154 @@
-"""Fundamental features: filings as known at each close, against that day's price.
+"""Fundamental features: filings as known at each close, against that day's price and against the sector.
 
 Flows are sums of the last four quarters known; growth compares a quarter with the same quarter a year
 before, each in the version known at the time.
 """
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 
+from signals_core.calendar import session_closes
 from signals_core.features.catalog import Feature, Need
 from signals_core.features.inputs import FeatureInputs, split_level, unadjusted_close
-from signals_core.features.point_in_time import as_of_join, known_states, session_closes
+from signals_core.features.point_in_time import NOT_KNOWN, KnownVersions, as_of_positions, known_versions, take_known
+from signals_core.features.sectors import SECTORS, sector_of
 
 _QUARTERS = 4
-_LONGEST_THREE_QUARTERS_DAYS = 300
+_LONGEST_THREE_QUARTERS = np.timedelta64(300, "D")
 """Four consecutive quarters end within this span, also in 53-week fiscal years; otherwise one is missing."""
-_SAME_QUARTER_DAYS = (350, 380)
+_SAME_QUARTER = (np.timedelta64(350, "D"), np.timedelta64(380, "D"))
+_DAY = np.timedelta64(1, "D")
+
+_FLOWS = ("revenue", "net_income", "ebitda", "dividends_per_share")
+_GROWING = ("revenue", "net_income")
+_BALANCES = ("total_equity", "total_debt", "cash", "current_assets", "current_liabilities", "shares_outstanding")
+
+MULTIPLES = ("pe_ratio", "pb_ratio", "ps_ratio", "ev_to_ebitda")
+YIELDS = ("earnings_yield", "book_to_price", "sales_to_price", "ebitda_to_ev")
+"""Defined also where a multiple is not, and so comparable across all symbols."""
+RATIOS = MULTIPLES + YIELDS
+
+_FILED = "fewer than four consecutive quarters are known"
+_SECTOR = "fewer than three symbols of the sector have it that day, or the symbol has none"
 
 
-def _feature(name: str, formula: str, unit: str) -> Feature:
-    return Feature(name, "fundamental", formula, unit, 0, ("bars", "fundamentals"))
+def _feature(name: str, formula: str, unit: str, missing: str) -> Feature:
+    return Feature(name, "fundamental", formula, unit, 0, ("bars", "fundamentals"), missing=missing)
 
 
+def _to_sector(name: str, formula: str) -> Feature:
+    needs: tuple[Need, ...] = ("bars", "fundamentals", "sector_fundamentals")
+    return Feature(name, "fundamental", formula, "ratio", 0, needs, missing=_SECTOR)
+
+
+def _dummy(sector: str) -> Feature:
+    return Feature(
+        f"sector_{sector}",
+        "fundamental",
+        f"1 if the symbol's sector that day is {sector.replace('_', ' ')}, else 0",
+        "0 or 1",
+        0,
+        ("bars", "sectors"),
+        source="GICS",
+        missing="the symbol is in no row of universe.sectors by then",
+    )
+
+
+_COMPARED = (
+    *(_to_sector(f"{name}_to_sector", f"{name} / the sector's median that day") for name in MULTIPLES),
+    *(_to_sector(f"{name}_minus_sector", f"{name} - the sector's median that day") for name in YIELDS),
+)
 FEATURES = (
-    _feature("pe_ratio", "market value / net income of four quarters; missing unless positive", "ratio"),
-    _feature("pb_ratio", "market value / equity; missing unless positive", "ratio"),
-    _feature("ps_ratio", "market value / revenue of four quarters", "ratio"),
+    _feature("pe_ratio", "market value / net income of four quarters", "ratio", f"income is not positive; {_FILED}"),
+    _feature("pb_ratio", "market value / equity", "ratio", "equity is not positive"),
+    _feature("ps_ratio", "market value / revenue of four quarters", "ratio", f"revenue is not positive; {_FILED}"),
     _feature(
         "ev_to_ebitda",
-        "(market value + debt - cash) / ebitda of four quarters; missing unless positive",
+        "(market value + debt - cash) / ebitda of four quarters",
         "ratio",
+        f"ebitda is not positive; {_FILED}",
     ),
-    _feature("earnings_yield", "net income of four quarters / market value", "ratio"),
-    _feature("book_to_price", "equity / market value", "ratio"),
-    _feature("sales_to_price", "revenue of four quarters / market value", "ratio"),
-    _feature("ebitda_to_ev", "ebitda of four quarters / (market value + debt - cash)", "ratio"),
-    _feature("roe", "net income of four quarters / equity; missing unless equity is positive", "ratio"),
-    _feature("current_ratio", "current assets / current liabilities", "ratio"),
-    _feature("debt_to_equity", "debt / equity; missing unless equity is positive", "ratio"),
-    _feature("revenue_growth_yoy", "quarter's revenue / same quarter a year before - 1", "ratio"),
-    _feature("earnings_growth_yoy", "change of the quarter's net income / |a year before|", "ratio"),
-    _feature("dividend_yield", "dividends per share of four quarters / close as traded", "ratio"),
-    _feature("days_since_filing", "calendar days from the latest filing to the close", "days"),
+    _feature("earnings_yield", "net income of four quarters / market value", "ratio", _FILED),
+    _feature("book_to_price", "equity / market value", "ratio", "no filing states it"),
+    _feature("sales_to_price", "revenue of four quarters / market value", "ratio", _FILED),
+    _feature(
+        "ebitda_to_ev",
+        "ebitda of four quarters / (market value + debt - cash)",
+        "ratio",
+        f"the denominator is not positive; {_FILED}",
+    ),
+    _feature("roe", "net income of four quarters / equity", "ratio", f"equity is not positive; {_FILED}"),
+    _feature("current_ratio", "current assets / current liabilities", "ratio", "no filing states them"),
+    _feature("debt_to_equity", "debt / equity", "ratio", "equity is not positive"),
+    _feature(
+        "revenue_growth_yoy",
+        "(quarter's revenue - same quarter's a year before) / |same quarter's a year before|",
+        "ratio",
+        "the same quarter of the year before is not known",
+    ),
+    _feature(
+        "earnings_growth_yoy",
+        "(quarter's net income - same quarter's a year before) / |same quarter's a year before|",
+        "ratio",
+        "the same quarter of the year before is not known",
+    ),
+    _feature("dividend_yield", "dividends per share of four quarters / close as traded", "ratio", _FILED),
+    _feature("days_since_filing", "calendar days from the latest filing to the close", "days", "nothing is filed"),
+    *_COMPARED,
+    *(_dummy(sector) for sector in SECTORS),
 )
 
 
 class FundamentalFeatureCalculator:
-    """Valuation, quality and growth from filings."""
+    """Valuation, quality and growth from filings; the sector."""
 
-    needs: tuple[Need, ...] = ("bars", "fundamentals")
+    features = FEATURES
+    needs: tuple[Need, ...] = ("bars", "fundamentals", "sector_fundamentals", "sectors")
+    lookback = None
 
-    def __init__(self, calendar: str = "XNYS") -> None:
+    def __init__(self, calendar: str = "XNYS", max_age: timedelta | None = None) -> None:
+        """`max_age`: after that long without a filing nothing is known any more but the days since it."""
         self._calendar = calendar
+        self._max_age = max_age
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN where nothing was filed yet."""
-        bars = inputs.bars
-        names = [feature.name for feature in FEATURES]
+        columns = self._ratios(inputs)
+        compared = _to_median(columns, inputs)
+        sector = _dummies(inputs)
+        index = inputs.bars.index
+        nothing = np.full(len(index), np.nan)
+        known = columns | compared | sector
+        values = np.array([known.get(feature.name, nothing) for feature in FEATURES]).T
+        values[~np.isfinite(values)] = np.nan
+        return pd.DataFrame(values, index=index, columns=[feature.name for feature in FEATURES])
+
+    def ratios(self, inputs: FeatureInputs) -> pd.DataFrame:
+        """The columns `RATIOS` alone, one row a bar: what a sector's median is taken of."""
+        columns, index = self._ratios(inputs), inputs.bars.index
+        nothing = np.full(len(index), np.nan)
+        values = np.array([columns.get(name, nothing) for name in RATIOS]).T
+        values[~np.isfinite(values)] = np.nan
+        return pd.DataFrame(values, index=index, columns=list(RATIOS))
+
+    def _ratios(self, inputs: FeatureInputs) -> dict[str, np.ndarray]:
         if inputs.fundamentals is None or inputs.fundamentals.empty:
-            return pd.DataFrame(np.nan, index=bars.index, columns=names)
-        closes = session_closes(self._calendar, pd.DatetimeIndex(bars.index))
-        quarters = in_first_shares(quarters_of(inputs.fundamentals), bars)
-        known = as_of_join(closes, known_states(quarters, "period_end", _describe)).set_index(bars.index)
+            return {}
+        bars = inputs.bars
+        index = pd.DatetimeIndex(bars.index)
+        closes = session_closes(self._calendar, index)
+        states, moments = _states(in_first_shares(quarters_of(inputs.fundamentals), bars))
+        position = as_of_positions(closes, moments, max_age=self._max_age)
+        names, table = list(states), np.array(list(states.values())).T.reshape(len(moments), len(states))
+        known = dict(zip(names, take_known(table, position).T, strict=True))
+        last = as_of_positions(closes, moments)
+        filed = np.where(last == NOT_KNOWN, np.datetime64("NaT"), moments[np.maximum(last, 0)])
         # The price of as many shares as one of the first bar has become.
-        price = unadjusted_close(bars) * split_level(bars, pd.DatetimeIndex(bars.index))
-        value = price * known["shares_outstanding"]
-        enterprise = value + known["total_debt"] - known["cash"]
-        equity = known["total_equity"].where(known["total_equity"] > 0)
-        filed = pd.Series(closes, index=bars.index) - known["filed"]
-        columns = {
-            "pe_ratio": value / known["net_income_ttm"].where(known["net_income_ttm"] > 0),
-            "pb_ratio": value / equity,
-            "ps_ratio": value / known["revenue_ttm"].where(known["revenue_ttm"] > 0),
-            "ev_to_ebitda": enterprise / known["ebitda_ttm"].where(known["ebitda_ttm"] > 0),
-            "earnings_yield": known["net_income_ttm"] / value,
-            "book_to_price": known["total_equity"] / value,
-            "sales_to_price": known["revenue_ttm"] / value,
-            "ebitda_to_ev": known["ebitda_ttm"] / enterprise.where(enterprise > 0),
-            "roe": known["net_income_ttm"] / equity,
-            "current_ratio": known["current_assets"] / known["current_liabilities"],
-            "debt_to_equity": known["total_debt"] / equity,
-            "revenue_growth_yoy": known["revenue_growth"],
-            "earnings_growth_yoy": known["net_income_growth"],
-            "dividend_yield": known["dividends_per_share_ttm"] / price,
-            "days_since_filing": filed / pd.Timedelta(days=1),
-        }
-        frame = pd.DataFrame(columns, index=bars.index)[names]
-        return frame.astype("float64").replace([np.inf, -np.inf], np.nan)
+        price = unadjusted_close(bars) * split_level(bars, index)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _valuation(known, price) | {"days_since_filing": (closes.to_numpy() - filed) / _DAY}
 
 
 def quarters_of(fundamentals: pd.DataFrame) -> pd.DataFrame:
@@ -102,19 +165,80 @@ def in_first_shares(quarters: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
     return quarters.assign(shares_outstanding=quarters["shares_outstanding"] / level, **per_share)
 
 
-def _describe(quarters: pd.DataFrame) -> dict[str, object]:
-    latest = quarters.iloc[-1]
-    year = quarters.tail(_QUARTERS)
-    span = (year["period_end"].iloc[-1] - year["period_end"].iloc[0]).days
-    complete = len(year) == _QUARTERS and span <= _LONGEST_THREE_QUARTERS_DAYS
-    state: dict[str, object] = {"filed": quarters["available_at"].max()}
-    for name in ("total_equity", "total_debt", "cash", "current_assets", "current_liabilities", "shares_outstanding"):
-        state[name] = latest[name]
-    for name in ("revenue", "net_income", "ebitda", "dividends_per_share"):
-        state[f"{name}_ttm"] = year[name].sum(skipna=False) if complete else np.nan
-    age = (latest["period_end"] - quarters["period_end"]).dt.days
-    before = quarters[age.between(*_SAME_QUARTER_DAYS)]
-    for name in ("revenue", "net_income"):
-        base = before[name].iloc[-1] if len(before) else np.nan
-        state[f"{name}_growth"] = (latest[name] - base) / abs(base) if base else np.nan
-    return state
+def known_shares(fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex) -> np.ndarray:
+    """Shares outstanding as last filed at each close (m,), in shares of the first bar; NaN before."""
+    known = known_versions(in_first_shares(quarters_of(fundamentals), bars), "period_end")
+    shares = known.values("shares_outstanding", known.latest(1))
+    return take_known(shares, as_of_positions(closes, known.moments))[:, 0]
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 0, values, np.nan)
+
+
+def _valuation(known: dict[str, np.ndarray], price: np.ndarray) -> dict[str, np.ndarray]:
+    value = price * known["shares_outstanding"]
+    enterprise = value + known["total_debt"] - known["cash"]
+    equity = _positive(known["total_equity"])
+    return {
+        "pe_ratio": value / _positive(known["net_income_ttm"]),
+        "pb_ratio": value / equity,
+        "ps_ratio": value / _positive(known["revenue_ttm"]),
+        "ev_to_ebitda": enterprise / _positive(known["ebitda_ttm"]),
+        "earnings_yield": known["net_income_ttm"] / value,
+        "book_to_price": known["total_equity"] / value,
+        "sales_to_price": known["revenue_ttm"] / value,
+        "ebitda_to_ev": known["ebitda_ttm"] / _positive(enterprise),
+        "roe": known["net_income_ttm"] / equity,
+        "current_ratio": known["current_assets"] / known["current_liabilities"],
+        "debt_to_equity": known["total_debt"] / equity,
+        "revenue_growth_yoy": known["revenue_growth"],
+        "earnings_growth_yoy": known["net_income_growth"],
+        "dividend_yield": known["dividends_per_share_ttm"] / price,
+    }
+
+
+def _states(quarters: pd.DataFrame) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What was known after each publication (m,) by name, and the m moments."""
+    known = known_versions(quarters, "period_end")
+    year = known.latest(_QUARTERS)
+    latest = year[:, 0]
+    ends = known.facts["period_end"].to_numpy()
+    complete = (year != NOT_KNOWN).all(axis=1) & (ends[latest] - ends[year[:, -1]] <= _LONGEST_THREE_QUARTERS)
+    states = {name: known.values(name, latest) for name in _BALANCES}
+    for name in _FLOWS:
+        states[f"{name}_ttm"] = np.where(complete, known.values(name, year).sum(axis=1), np.nan)
+    before = _year_before(known, ends[latest])
+    for name in _GROWING:
+        base = known.values(name, before)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            states[f"{name}_growth"] = (known.values(name, latest) - base) / np.abs(base)
+    return states, known.moments
+
+
+def _year_before(known: KnownVersions, ends: np.ndarray) -> np.ndarray:
+    """The row of the same quarter a year before the one that ends at `ends` (m,), as known at each moment."""
+    age = ends[:, None] - known.periods[None, :]
+    fits = (age >= _SAME_QUARTER[0]) & (age <= _SAME_QUARTER[1]) & (known.rows != NOT_KNOWN)
+    at = fits.shape[1] - 1 - fits[:, ::-1].argmax(axis=1)  # the latest that fits
+    row = np.take_along_axis(known.rows, at[:, None], axis=1)[:, 0]
+    return np.where(fits.any(axis=1), row, NOT_KNOWN)
+
+
+def _to_median(columns: dict[str, np.ndarray], inputs: FeatureInputs) -> dict[str, np.ndarray]:
+    if inputs.sector_fundamentals is None or inputs.sector_fundamentals.empty or not columns:
+        return {}
+    medians = inputs.sector_fundamentals.reindex(inputs.bars.index)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {f"{name}_to_sector": columns[name] / medians[name].to_numpy() for name in MULTIPLES}
+    return ratios | {f"{name}_minus_sector": columns[name] - medians[name].to_numpy() for name in YIELDS}
+
+
+def _dummies(inputs: FeatureInputs) -> dict[str, np.ndarray]:
+    if inputs.sectors is None or inputs.sectors.empty:
+        return {}
+    number = sector_of(inputs.sectors, pd.DatetimeIndex(inputs.bars.index))
+    return {
+        f"sector_{name}": np.where(number < 0, np.nan, (number == at).astype("float64"))
+        for at, name in enumerate(SECTORS)
+    }

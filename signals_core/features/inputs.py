@@ -1,6 +1,7 @@
 """Everything that the features of one symbol are computed from."""
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,13 +22,40 @@ class FeatureInputs:
     sector_bars: pd.DataFrame | None = None
     fundamentals: pd.DataFrame | None = None
     sector_fundamentals: pd.DataFrame | None = None
+    """Index `date`, the columns of `fundamental.RATIOS`: the median of the symbol's sector as known at each close."""
     insider_transactions: pd.DataFrame | None = None
     short_interest: pd.DataFrame | None = None
+    sectors: pd.DataFrame | None = None
+    """Index `date`, column `sector`: the symbol's sector from each date on, as in `features.sectors`."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all inputs."""
+        return tuple(item.name for item in fields(cls))
 
     def items(self) -> list[tuple[str, pd.DataFrame | None]]:
         """(name, frame) of every input, empty frames as None."""
-        found = ((item.name, getattr(self, item.name)) for item in fields(self))
+        found = ((name, getattr(self, name)) for name in self.names())
         return [(name, None if frame is None or frame.empty else frame) for name, frame in found]
+
+    def only(self, names: Collection[str]) -> "FeatureInputs":
+        """The inputs named; the others as if there were no such data. Bars are always among them."""
+        return replace(self, **{name: None for name in self.names() if name not in names and name != "bars"})
+
+    def between(self, first: pd.Timestamp, last: pd.Timestamp) -> "FeatureInputs":
+        """With the bars, and the bars of the instruments, of first <= session <= last; facts stay whole."""
+        bars = {name: frame for name, frame in self.items() if name.endswith("bars") and frame is not None}
+        return replace(self, **{name: frame.loc[first:last] for name, frame in bars.items()})
+
+    def until(self, session: pd.Timestamp, close: pd.Timestamp) -> "FeatureInputs":
+        """Every input as it was knowable at the `close` of `session`."""
+        cut = {}
+        for name in self.names():
+            frame = getattr(self, name)
+            if frame is not None:
+                known = frame["available_at"] <= close if "available_at" in frame else frame.index <= session
+                cut[name] = frame[known]
+        return replace(self, **cut)
 
 
 class DataProvider(Protocol):
@@ -38,11 +66,10 @@ class DataProvider(Protocol):
         ...
 
 
-def unadjusted_close(bars: pd.DataFrame) -> pd.Series:
-    """The close as traded, which times shares outstanding is the market value."""
-    if ADJUSTMENT_COLUMN in bars:
-        return bars["close"] / bars[ADJUSTMENT_COLUMN]
-    return bars["close"]
+def unadjusted_close(bars: pd.DataFrame) -> np.ndarray:
+    """The close as traded (n,), which times shares outstanding is the market value."""
+    close = bars["close"].to_numpy(dtype="float64")
+    return close / bars[ADJUSTMENT_COLUMN].to_numpy() if ADJUSTMENT_COLUMN in bars else close
 
 
 def split_level(bars: pd.DataFrame, moments: pd.Series | pd.DatetimeIndex) -> np.ndarray:
@@ -53,9 +80,9 @@ def split_level(bars: pd.DataFrame, moments: pd.Series | pd.DatetimeIndex) -> np
     if SPLIT_COLUMN not in bars or bars.empty:
         return np.ones(len(moments))
     level = bars[SPLIT_COLUMN].to_numpy() / bars[SPLIT_COLUMN].iloc[0]
-    at = pd.DatetimeIndex(moments)
+    at = np.asarray(moments).astype(bars.index.dtype)
+    midnight = at.astype("datetime64[D]")
     # Filings are made until 22:00 in New York, when it is the next day in UTC; a plain date is that day.
-    local = at.where(at == at.normalize(), at - _NIGHT)
-    days = local.normalize().as_unit(bars.index.unit)
-    position = bars.index.searchsorted(days, side="right") - 1
+    days = np.where(at == midnight, midnight, (at - np.timedelta64(_NIGHT)).astype("datetime64[D]"))
+    position = bars.index.to_numpy().searchsorted(days.astype(bars.index.dtype), side="right") - 1
     return level[np.maximum(position, 0)]

@@ -1,72 +1,148 @@
 """The one as-of join: what was knowable at the close of each session.
 
-A fact is knowable at session t when its `available_at` is not after the close of t.
+A fact is knowable at session t when its `available_at` is not after the close of t. Nothing here loops over
+rows: a fact is put at the first close that knows it, and a running maximum carries it on.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT, exchange_calendar
+NOT_KNOWN = -1
 
 
-def session_closes(calendar: str, sessions: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """The close of each session, tz-naive UTC.
+def as_of_positions(
+    closes: np.ndarray | pd.DatetimeIndex,
+    available_at: np.ndarray | pd.Series | pd.DatetimeIndex,
+    bar_offsets: np.ndarray | None = None,
+    fact_offsets: np.ndarray | None = None,
+    max_age: timedelta | None = None,
+) -> np.ndarray:
+    """The position of the latest fact knowable at each close (m,) int64; `NOT_KNOWN` where there is none.
 
-    Raises:
-        KeyError: a date is no session of the exchange.
+    Args:
+        closes: m moments, sorted within a symbol, as from `calendar.session_closes`.
+        available_at: n moments, sorted within a symbol; of equal moments the last fact wins.
+        bar_offsets: for a panel of s symbols, (s + 1,) offsets of each symbol's closes. None: one symbol.
+        fact_offsets: likewise of its facts.
+        max_age: a fact older than that at the close is not known any more.
     """
-    closes = exchange_calendar(calendar).closes
-    found = closes.loc[sessions.as_unit("ns")]
-    return pd.DatetimeIndex(found).tz_convert("UTC").tz_localize(None).as_unit(DATE_UNIT)
+    closes, available_at = np.asarray(closes), np.asarray(available_at)
+    known = np.full(len(closes), NOT_KNOWN, dtype=np.int64)
+    bars = np.array([0, len(closes)]) if bar_offsets is None else np.asarray(bar_offsets)
+    facts = np.array([0, len(available_at)]) if fact_offsets is None else np.asarray(fact_offsets)
+    for first, last, begin, end in zip(bars[:-1], bars[1:], facts[:-1], facts[1:], strict=True):
+        if begin == end or first == last:
+            continue
+        own = known[first:last]
+        at = closes[first:last].searchsorted(available_at[begin:end], side="left")
+        reached = int(at.searchsorted(last - first))  # later facts are not known at any close
+        own[at[:reached]] = np.arange(begin, begin + reached)
+        np.maximum.accumulate(own, out=own)
+    if max_age is not None and len(available_at):
+        age = closes - available_at[np.maximum(known, 0)]
+        known[age > np.timedelta64(max_age)] = NOT_KNOWN
+    return known
 
 
-def as_of_join(closes: pd.DatetimeIndex, facts: pd.DataFrame) -> pd.DataFrame:
+def take_known(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows of float `values` (n, k) at `positions` (m,), NaN where nothing was known: (m, k)."""
+    padded = np.concatenate([np.full((1, values.shape[1]), np.nan, values.dtype), values])
+    return padded.take(positions + 1, axis=0, mode="clip")
+
+
+def as_of_join(closes: pd.DatetimeIndex, facts: pd.DataFrame, max_age: timedelta | None = None) -> pd.DataFrame:
     """The latest row of `facts` available at each close.
 
     Args:
-        closes: m sorted moments, as from `session_closes`.
+        closes: m sorted moments, as from `calendar.session_closes`.
         facts: n rows with `available_at` (tz-naive UTC); of rows with equal `available_at`, the last wins.
+        max_age: as in `as_of_positions`.
 
     Returns:
         m rows in the order of `closes` with the other columns of `facts`; missing before the first fact.
     """
     ordered = facts.sort_values("available_at", kind="stable").reset_index(drop=True)
-    position = np.searchsorted(ordered["available_at"].to_numpy(), closes.to_numpy(), side="right") - 1
+    position = as_of_positions(closes, ordered["available_at"], max_age=max_age)
     # Position -1, before the first fact, is no row: reindexing makes it missing.
     return ordered.drop(columns="available_at").reindex(position).reset_index(drop=True)
 
 
-def known_states(
-    facts: pd.DataFrame, period: str, describe: Callable[[pd.DataFrame], dict[str, object]]
-) -> pd.DataFrame:
-    """What was known after each publication: one row per distinct `available_at`, for `as_of_join`.
+@dataclass(frozen=True)
+class KnownVersions:
+    """Of each period, the version that was known after each publication."""
+
+    facts: pd.DataFrame
+    """Every version, in order of availability; `rows` are positions in it."""
+    moments: np.ndarray
+    """(m,) the distinct moments of availability, sorted."""
+    periods: np.ndarray
+    """(p,) the distinct periods, sorted."""
+    rows: np.ndarray
+    """(m, p) the latest version of each period known at each moment; `NOT_KNOWN` where there is none."""
+
+    def latest(self, count: int) -> np.ndarray:
+        """Rows of the `count` latest periods known at each moment (m, count), the latest first."""
+        found = np.full((len(self.moments), count), NOT_KNOWN, dtype=np.int64)
+        from_the_end = self.rows[:, ::-1]
+        rank = np.cumsum(from_the_end != NOT_KNOWN, axis=1)
+        for number in range(min(count, len(self.periods))):
+            here = (rank == number + 1) & (from_the_end != NOT_KNOWN)
+            at = here.argmax(axis=1)
+            row = np.take_along_axis(from_the_end, at[:, None], axis=1)[:, 0]
+            found[:, number] = np.where(here.any(axis=1), row, NOT_KNOWN)
+        return found
+
+    def values(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """Floats of a column at `rows`, of any shape; NaN where nothing was known."""
+        known = self.facts[column].to_numpy(dtype="float64")
+        return np.append(known, np.nan)[rows]  # NOT_KNOWN is the last one
+
+
+def known_versions(facts: pd.DataFrame, period: str) -> KnownVersions:
+    """What was known after each publication.
 
     Args:
-        facts: every version of every fact.
+        facts: every version of every fact, with `available_at`; of versions of one period that became available
+            at the same moment, the last counts.
         period: the column that says what a fact is about, such as `period_end`.
-        describe: given the latest version of each period known at that moment, in order of period, the
-            values to keep.
     """
-    ordered = facts.sort_values(["available_at", period], kind="stable")
-    rows = []
-    for moment in ordered["available_at"].unique():
-        versions = ordered[ordered["available_at"] <= moment]
-        latest = versions.drop_duplicates(period, keep="last").sort_values(period)
-        rows.append({"available_at": moment, **describe(latest)})
-    return pd.DataFrame(rows)
+    ordered = facts.sort_values(["available_at", period], kind="stable").reset_index(drop=True)
+    moments, moment = np.unique(ordered["available_at"].to_numpy(), return_inverse=True)
+    periods, about = np.unique(ordered[period].to_numpy(), return_inverse=True)
+    rows = np.full((len(moments), len(periods)), NOT_KNOWN, dtype=np.int64)
+    rows[moment, about] = np.arange(len(ordered))
+    return KnownVersions(ordered, moments, periods, np.maximum.accumulate(rows, axis=0))
 
 
-def trailing_sum(closes: pd.DatetimeIndex, available_at: pd.Series, amounts: pd.Series, days: int) -> np.ndarray:
+def trailing_sum(
+    closes: pd.DatetimeIndex,
+    available_at: np.ndarray | pd.Series,
+    amounts: np.ndarray | pd.Series,
+    days: int,
+    counted_from: np.ndarray | pd.Series | None = None,
+) -> np.ndarray:
     """The sum of `amounts` that became available in the `days` calendar days up to each close (m,).
 
-    NaN before the first fact: nothing is known then, which differs from zero.
+    An amount that is missing counts as nothing. NaN before the first fact: nothing is known then, which
+    differs from zero.
+
+    Args:
+        counted_from: when the window of each amount begins, if not when it became available: a correction is
+            an amount of its own (the difference) that leaves together with what it corrects.
     """
-    order = np.argsort(available_at.to_numpy(), kind="stable")
-    moments = available_at.to_numpy()[order]
-    cumulative = np.concatenate([[0.0], np.nancumsum(amounts.to_numpy(dtype="float64")[order])])
-    upto = np.searchsorted(moments, closes.to_numpy(), side="right")
-    before = np.searchsorted(moments, (closes - timedelta(days=days)).to_numpy(), side="right")
-    return np.where(upto > 0, cumulative[upto] - cumulative[before], np.nan)
+    moments = np.asarray(available_at)
+    begins = moments if counted_from is None else np.asarray(counted_from)
+    ends = begins + np.timedelta64(timedelta(days=days))
+    counted = np.nan_to_num(np.asarray(amounts, dtype="float64")) * (moments < ends)
+    inside = _running_total(closes, moments, counted) - _running_total(closes, ends, counted)
+    return np.where(closes.to_numpy() >= moments.min(), inside, np.nan) if len(moments) else inside * np.nan
+
+
+def _running_total(closes: pd.DatetimeIndex, moments: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """The sum of the amounts whose moment is not after each close (m,)."""
+    order = np.argsort(moments, kind="stable")
+    total = np.concatenate([[0.0], np.cumsum(amounts[order])])
+    return total[np.searchsorted(moments[order], closes.to_numpy(), side="right")]

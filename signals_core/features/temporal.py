@@ -23,7 +23,9 @@ FEATURES = (
 class TemporalFeatureCalculator:
     """The calendar position of each session."""
 
+    features = FEATURES
     needs: tuple[Need, ...] = ("bars",)
+    lookback = 0
 
     def __init__(self, calendar: str = "XNYS") -> None:
         self._calendar = calendar

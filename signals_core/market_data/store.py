@@ -32,6 +32,7 @@ from signals_core.market_data.tables import (
     VERSIONED,
     VersionedTable,
     rejected_table,
+    runs_table,
     symbols_table,
 )
 
@@ -78,6 +79,7 @@ class MarketStore:
         """
         self.database = Database(url)
         self._calendar = calendar
+        self._writes = 0
         try:
             self.tier = migrate(self.database, calendar)
         except (ServiceDown, DataError):
@@ -103,6 +105,12 @@ class MarketStore:
         """The database's own version, for `signals doctor`."""
         return self.database.version()
 
+    def state(self) -> tuple[int, int]:
+        """Changes when something may have been stored: by an ingestion of any process, or by this store."""
+        query = sa.select(sa.func.coalesce(sa.func.max(runs_table.c[RUN]), 0))
+        with self.database.read() as connection:
+            return int(connection.execute(query).scalar_one()), self._writes
+
     # -- writing -------------------------------------------------------------------------------------------
 
     def save(self, dataset: str, facts: pd.DataFrame, now: datetime, run: int | None = None) -> Saved:
@@ -117,6 +125,7 @@ class MarketStore:
             now: of this load.
             run: of `IngestionLog`.
         """
+        self._writes += 1
         with self.database.write() as connection:
             return _save(connection, VERSIONED[dataset], facts, _utc(now), run)
 
@@ -132,6 +141,7 @@ class MarketStore:
         """
         bars, actions = _versions_of(symbol, screened, self._calendar)
         saved, refused = Saved(), {str(item) for item in screened.rejected["item"]}
+        self._writes += 1
         with self.database.write() as connection:
             lock_writers(connection, BARS.name)
             if len(bars):
@@ -148,6 +158,7 @@ class MarketStore:
         For screened bars in bulk, without corporate actions and withdrawals.
         """
         available = close_of_date(bars["date"], self._calendar)
+        self._writes += 1
         with self.database.write() as connection:
             return _save(connection, BARS, bars.assign(**{AVAILABLE_AT: np.asarray(available)}), _utc(now), run)
 
@@ -156,6 +167,7 @@ class MarketStore:
         rejected: pd.DataFrame | None = None,
     ) -> Saved:  # fmt: skip
         """Store one symbol's screened facts (a key of `FACTS`) and its rejected rows, all or nothing."""
+        self._writes += 1
         with self.database.write() as connection:
             saved = _save(connection, FACTS[dataset], facts.assign(symbol=symbol), _utc(now), run)
             if rejected is not None:

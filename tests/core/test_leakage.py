@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from signals_core.feature_store import FeatureStore
+from signals_core.features.fundamental import RATIOS
 from signals_core.features.inputs import FeatureInputs
-from signals_core.features.leakage import cut_inputs, find_leaks
+from signals_core.features.leakage import Leak, cut_inputs, find_leaks
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.market_data.schemas import FUNDAMENTAL_VALUES
@@ -37,28 +38,29 @@ def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore(tmp_path)
 
 
-def computed(store: FeatureStore, inputs: FeatureInputs) -> pd.DataFrame:
-    frames = {name: frame for name, frame in inputs.items() if frame is not None}
-    return store.compute_features("AAA", **frames).astype("float32")
+def leaks_of(store: FeatureStore, inputs: FeatureInputs, values: pd.DataFrame | None = None) -> list[Leak]:
+    values = store.compute(inputs) if values is None else values
+    return find_leaks("AAA", values, lambda cut: store.compute(cut_inputs(inputs, cut, "XNYS")), DATES)
 
 
 def leaking(store: FeatureStore, inputs: FeatureInputs) -> set[str]:
-    return {leak.feature for leak in find_leaks(store, "AAA", inputs, computed(store, inputs), DATES, "XNYS")}
+    return {leak.feature for leak in leaks_of(store, inputs)}
 
 
 def test_the_store_as_it_is_has_no_leak(store: FeatureStore, inputs: FeatureInputs) -> None:
-    stored = computed(store, inputs)
-    assert stored.loc[DATES].notna().all()[["roc_60", "corr_spy_60", "vix_change_5", "insider_value_90d"]].all()
+    values = store.compute(inputs)
+    assert values.loc[DATES].notna().all()[["roc_60", "corr_spy_60", "vix_change_5", "insider_value_90d"]].all()
     assert leaking(store, inputs) == set()
 
 
-def test_a_leak_names_its_feature_date_and_both_values(store: FeatureStore, inputs: FeatureInputs) -> None:
-    stored = computed(store, inputs)
-    knowable = float(stored.loc[DATES[1], "roc_5"])
-    stored.loc[DATES[1], "roc_5"] = 0.5
-    (leak,) = find_leaks(store, "AAA", inputs, stored, DATES, "XNYS")
-    assert (leak.feature, leak.date, leak.stored) == ("roc_5", DATES[1], 0.5)
-    assert leak.knowable == pytest.approx(knowable, rel=1e-5)
+def test_a_leak_names_its_feature_its_last_row_and_both_values(store: FeatureStore, inputs: FeatureInputs) -> None:
+    values = store.compute(inputs)
+    knowable = values.loc[DATES[1], "roc_5"]
+    values.loc[DATES[1], "roc_5"] = 0.5
+    at_once, later = leaks_of(store, inputs, values)
+    assert (at_once.symbol, at_once.feature, at_once.cut, at_once.date) == ("AAA", "roc_5", DATES[1], DATES[1])
+    assert (at_once.rows, at_once.value, at_once.knowable) == (1, 0.5, knowable)
+    assert (later.cut, later.date, later.rows) == (DATES[2], DATES[1], 1)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,11 @@ def test_filings_restatements_and_short_interest_do_not_leak(store: FeatureStore
                             "shares_short": np.arange(1.0, len(settled) + 1), "avg_daily_volume": 5.0,
                             "shares_float": 90.0})  # fmt: skip
     known = replace(inputs, fundamentals=fundamentals, short_interest=reports)
-    assert computed(store, known).loc[DATES[1]].notna().all()
+    index = known.bars.index
+    medians = pd.DataFrame(1.0, index=index, columns=list(RATIOS))
+    sectors = pd.DataFrame({"sector": ["energy"]}, index=pd.DatetimeIndex(["1900-01-01"], dtype="datetime64[us]"))
+    known = replace(known, sector_fundamentals=medians, sectors=sectors)
+    assert store.compute(known).loc[DATES[1]].notna().all()
     assert leaking(store, known) == set()
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signals_core.calendar import to_sessions
-from signals_core.features.point_in_time import as_of_join, session_closes, trailing_sum
+from signals_core.calendar import session_closes, to_sessions
+from signals_core.features.point_in_time import as_of_join, trailing_sum
 
 ORIGIN = pd.Timestamp("2012-01-03 21:00")
 HOURS = st.integers(0, 400)

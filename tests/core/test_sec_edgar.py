@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from signals_core.calendar import session_closes
 from signals_core.errors import ProviderError, SettingsError
-from signals_core.features.point_in_time import session_closes
 from signals_core.market_data.providers.base import open_provider
 from signals_core.market_data.providers.sec_companyfacts import quarterly_fundamentals
 from signals_core.market_data.providers.sec_edgar import SecEdgarProvider

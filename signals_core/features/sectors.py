@@ -1,0 +1,115 @@
+"""Sectors: which sector a symbol belonged to when, and what was typical of a sector on a day."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from signals_core.calendar import DATE_UNIT
+from signals_core.errors import SettingsError
+from signals_core.settings import Sector
+
+SECTORS: tuple[str, ...] = get_args(Sector)
+
+_FEWEST_PEERS = 3
+"""A median of fewer values says more about the others' accidents than about the sector."""
+_FOR_EVER = pd.Timestamp("1900-01-01")
+
+
+def read_sectors(path: Path) -> dict[str, pd.DataFrame]:
+    """The classification in a CSV file of symbol, sector, start (optional): by symbol, index `date`, column `sector`.
+
+    Names are those of GICS in any case and spelling of blanks; a row applies from `start` (without one: always)
+    until the symbol's next row.
+
+    Raises:
+        SettingsError: the file, a column, a date or a sector is missing or wrong; the text names the row.
+    """
+    if not path.exists():
+        raise SettingsError(f"universe.sectors: {path} does not exist; it is a CSV of symbol, sector, start")
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    absent = [name for name in ("symbol", "sector") if name not in rows]
+    if absent:
+        raise SettingsError(f"universe.sectors: {path.name} has no column {', '.join(absent)}")
+    sector = rows["sector"].str.strip().str.lower().str.replace(r"[\s\-]+", "_", regex=True)
+    wrong = ~sector.isin(SECTORS)
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        raise SettingsError(
+            f"universe.sectors: {path.name} row {line + 2}: {rows['sector'].iloc[line]!r} is no GICS sector: "
+            + ", ".join(SECTORS)
+        )
+    given = rows["start"].str.strip() if "start" in rows else pd.Series("", index=rows.index)
+    start = pd.to_datetime(given.where(given != ""), format="%Y-%m-%d", errors="coerce")
+    wrong = start.isna() & (given != "")
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        raise SettingsError(f"universe.sectors: {path.name} row {line + 2}: {given.iloc[line]!r} is no date YYYY-MM-DD")
+    table = pd.DataFrame({"symbol": rows["symbol"].str.strip(), "sector": sector, "date": start.fillna(_FOR_EVER)})
+    repeated = table.duplicated(["symbol", "date"])
+    if repeated.any():
+        line = int(np.flatnonzero(repeated)[0])
+        raise SettingsError(f"universe.sectors: {path.name} row {line + 2}: {table['symbol'].iloc[line]} stands twice")
+    table["date"] = table["date"].astype(f"datetime64[{DATE_UNIT}]")
+    ordered = table.sort_values(["symbol", "date"])
+    return {str(symbol): own.set_index("date")[["sector"]] for symbol, own in ordered.groupby("symbol")}
+
+
+def sector_of(classification: pd.DataFrame, dates: pd.DatetimeIndex) -> np.ndarray:
+    """The number in `SECTORS` of a symbol's sector at each date (n,); -1 before its first."""
+    numbers = np.array([SECTORS.index(name) for name in classification["sector"]])
+    at = classification.index.searchsorted(dates, side="right") - 1
+    return np.where(at >= 0, numbers[np.maximum(at, 0)], -1)
+
+
+def sector_medians(
+    values: Mapping[str, pd.DataFrame], members: Mapping[str, np.ndarray], columns: Sequence[str]
+) -> pd.DataFrame:
+    """The median over a sector's symbols at each date, missing where fewer than three have a value.
+
+    Args:
+        values: by symbol, index `date`, one column a ratio, as known at each close.
+        members: by symbol, which of its rows count (n,) bool: of the sector and the universe on that day.
+
+    Returns:
+        Index `date` (every date of any symbol), float64 `columns`.
+    """
+    dates = pd.DatetimeIndex(np.unique(np.concatenate([frame.index.to_numpy() for frame in values.values()])))
+    panel = np.full((len(values), len(dates), len(columns)), np.nan)
+    for own, (symbol, frame) in zip(panel, values.items(), strict=True):
+        counted = members[symbol]
+        own[dates.searchsorted(frame.index)[counted]] = frame[list(columns)].to_numpy()[counted]
+    return pd.DataFrame(_median(panel), index=dates.rename("date"), columns=list(columns))
+
+
+def _median(panel: np.ndarray) -> np.ndarray:
+    """The median over the first axis of what is there (numpy's nanmedian is many times slower)."""
+    ordered = np.sort(panel, axis=0)  # missing values come last
+    count = np.isfinite(panel).sum(axis=0)
+    low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
+    middle = (np.take_along_axis(ordered, low[None], 0)[0] + np.take_along_axis(ordered, high[None], 0)[0]) / 2
+    return np.where(count >= _FEWEST_PEERS, middle, np.nan)
+
+
+def chain_link(parts: Sequence[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
+    """One series of closes from several instruments, each from its date on, linked by their returns.
+
+    Args:
+        parts: (first date, bars) in order of date. Where a link has no return, the series goes on at its level.
+
+    Returns:
+        Index `date`, column close; the level of the first bar is the first instrument's, so that what comes
+        later changes nothing before.
+    """
+    steps = []
+    for number, (start, bars) in enumerate(parts):
+        returns = bars["close"] / bars["close"].shift(1)
+        end = parts[number + 1][0] if number + 1 < len(parts) else None
+        own = returns[returns.index >= start]
+        steps.append(own[own.index < end] if end is not None else own)
+    joined = pd.concat(steps)
+    first = parts[0][1]["close"]
+    level = float(first[first.index >= parts[0][0]].iloc[0]) if len(joined) else 1.0
+    return (joined.fillna(1.0).cumprod() * level).to_frame("close").rename_axis("date")
