@@ -1,5 +1,6 @@
 """Alternative features: open-market insider trades and short interest, as published."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from signals_core.calendar import session_closes
 from signals_core.features.catalog import Feature, Need
 from signals_core.features.fundamental import known_shares
-from signals_core.features.inputs import FeatureInputs, split_level, unadjusted_close
+from signals_core.features.inputs import FeatureInputs, floats_of, split_level, unadjusted_close
 from signals_core.features.point_in_time import as_of_positions, known_versions, take_known, trailing_sum
 
 _INSIDER_DAYS = 90
@@ -44,6 +45,10 @@ FEATURES = (
 )
 
 
+_ORDER = [feature.name for feature in FEATURES]
+_NAMES = pd.Index(_ORDER)  # made once: an index of texts is slow to make
+
+
 class AlternativeFeatureCalculator:
     """Insider trades and short interest."""
 
@@ -63,30 +68,25 @@ class AlternativeFeatureCalculator:
         with np.errstate(divide="ignore", invalid="ignore"):
             columns = _insider(inputs, closes) | _short_interest(inputs, closes, self._max_age)
         nothing = np.full(len(index), np.nan)
-        values = np.array([columns.get(feature.name, nothing) for feature in FEATURES]).T
+        values = np.array([columns.get(name, nothing) for name in _ORDER])
         values[~np.isfinite(values)] = np.nan
-        return pd.DataFrame(values, index=index, columns=[feature.name for feature in FEATURES])
+        return pd.DataFrame(values.T, index=index, columns=_NAMES)
 
 
 def _insider(inputs: FeatureInputs, closes: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     facts, bars = inputs.insider_transactions, inputs.bars
     if facts is None or facts.empty:
         return {}
-    first_filing = facts["available_at"].min()
-    trades = facts[facts["code"].isin([PURCHASE, SALE])].sort_values("available_at", kind="stable")
-    counted = _first_filed(trades)
-    moments, original = trades["available_at"].to_numpy(), (trades["available_at"] == counted).to_numpy()
-    shares = trades["shares"].to_numpy(dtype="float64")
-    amounts = {
-        "value": _corrections(trades, shares * trades["price"].to_numpy(dtype="float64")),
-        "shares": shares / split_level(bars, counted) * original,
-        "buys": (trades["code"] == PURCHASE).to_numpy() * original,
-    }
-    silent = closes < first_filing  # before, nothing is known; after, no trade is a known zero
+    trades = _open_market(facts)
     sums = {
-        name: np.where(silent, np.nan, np.nan_to_num(trailing_sum(closes, moments, values, _INSIDER_DAYS, counted)))
-        for name, values in amounts.items()
+        "value": trailing_sum(closes, trades.available_at, trades.value, _INSIDER_DAYS, trades.filed),
+        "shares": trailing_sum(
+            closes, trades.available_at, trades.shares / split_level(bars, trades.filed), _INSIDER_DAYS, trades.filed
+        ),
+        "buys": trailing_sum(closes, trades.available_at, trades.purchases, _INSIDER_DAYS, trades.filed),
     }
+    silent = closes < facts["available_at"].min()  # before, nothing is known; after, no trade is a known zero
+    sums = {name: np.where(silent, np.nan, np.nan_to_num(total)) for name, total in sums.items()}
     columns = {"insider_value_90d": sums["value"], "insider_buy_count_90d": sums["buys"]}
     if inputs.fundamentals is not None and not inputs.fundamentals.empty:
         outstanding = known_shares(inputs.fundamentals, bars, closes)
@@ -100,20 +100,43 @@ _TRANSACTION = ["document", "insider", "transaction_date", "code", "shares", "li
 """What a transaction is, whatever is said of it later."""
 
 
-def _first_filed(trades: pd.DataFrame) -> pd.Series:
-    """When each row's transaction was first filed: its window begins there, also for a correction."""
-    if not set(_TRANSACTION) <= set(trades.columns):
-        return trades["available_at"]
-    return trades.groupby(_TRANSACTION, dropna=False)["available_at"].transform("min")
+@dataclass(frozen=True)
+class _Trades:
+    """Open-market purchases and sales (n,) in order of availability; a correction is what it adds or takes away."""
+
+    available_at: np.ndarray
+    filed: np.ndarray
+    """When the transaction was first filed."""
+    shares: np.ndarray
+    value: np.ndarray
+    purchases: np.ndarray
+    """1 for a purchase, when it was first filed."""
 
 
-def _corrections(trades: pd.DataFrame, values: np.ndarray) -> np.ndarray:
-    """The first value of each transaction, and of each correction the difference to the version before it."""
-    if not set(_TRANSACTION) <= set(trades.columns) or not trades.duplicated(_TRANSACTION).any():
-        return values
-    known = trades.assign(value=np.nan_to_num(values))
-    before = known.groupby(_TRANSACTION, dropna=False)["value"].shift(1)
-    return (known["value"] - before.fillna(0.0)).to_numpy()
+def _open_market(facts: pd.DataFrame) -> _Trades:
+    code = facts["code"].to_numpy(dtype=object)
+    moments = facts["available_at"].to_numpy()
+    chosen = np.flatnonzero((code == PURCHASE) | (code == SALE))
+    chosen = chosen[np.argsort(moments[chosen], kind="stable")]
+    available_at = moments[chosen]
+    shares = facts["shares"].to_numpy(dtype="float64")[chosen]
+    value = shares * facts["price"].to_numpy(dtype="float64")[chosen]
+    bought = (code[chosen] == PURCHASE).astype("float64")
+    if not set(_TRANSACTION) <= set(facts.columns) or not _filed_again(facts["document"].iloc[chosen], available_at):
+        return _Trades(available_at, available_at, shares, value, bought)
+    trades = facts.iloc[chosen].assign(value=np.nan_to_num(value)).groupby(_TRANSACTION, dropna=False)
+    filed = trades["available_at"].transform("min").to_numpy()
+    value = np.nan_to_num(value) - trades["value"].shift(1).fillna(0.0).to_numpy()
+    first = available_at == filed
+    return _Trades(available_at, filed, shares * first, value, bought * first)
+
+
+def _filed_again(documents: pd.Series, moments: np.ndarray) -> bool:
+    """Whether a document has rows of several moments: only then can a transaction have a correction."""
+    codes, found = pd.factorize(documents)
+    latest = np.full(len(found), np.datetime64(0, "us"))
+    latest[codes] = moments  # in order of time: the last stays
+    return bool((latest[codes] != moments).any())
 
 
 def _short_interest(
@@ -122,18 +145,18 @@ def _short_interest(
     reports = inputs.short_interest
     if reports is None or reports.empty:
         return {}
+    settled = reports["settlement_date"].to_numpy()
     # A split between two settlements is no change of opinion: counted in shares of the first bar.
-    level = split_level(inputs.bars, reports["settlement_date"])
-    in_shares = {n: reports[n] / level for n in ("shares_short", "avg_daily_volume", "shares_float") if n in reports}
-    known = known_versions(reports.assign(**in_shares), "settlement_date")
-    two = known.latest(2)
-    latest, previous = two[:, 0], two[:, 1]
-    short = known.values("shares_short", latest)
+    short, traded, shares = floats_of(reports, ("shares_short", "avg_daily_volume", "shares_float"))
+    short, traded, shares = np.array([short, traded, shares]) / split_level(inputs.bars, settled)
+    known = known_versions(reports["available_at"].to_numpy(), settled)
+    latest, previous = known.latest(2).T
+    now = known.take(short, latest)
     states = np.array(
         [
-            short / known.values("shares_float", latest),
-            short / known.values("avg_daily_volume", latest),
-            short / known.values("shares_short", previous) - 1,
+            now / known.take(shares, latest),
+            now / known.take(traded, latest),
+            now / known.take(short, previous) - 1,
         ]
     )
     joined = take_known(states.T, as_of_positions(closes, known.moments, max_age=max_age))

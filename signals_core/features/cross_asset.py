@@ -39,6 +39,10 @@ FEATURES = (
 )
 
 
+_ORDER = [feature.name for feature in FEATURES]
+_NAMES = pd.Index(_ORDER)  # made once: an index of texts is slow to make
+
+
 class CrossAssetFeatureCalculator:
     """Correlation, relative strength and the volatility index."""
 
@@ -62,9 +66,9 @@ class CrossAssetFeatureCalculator:
                 "vix_level": vix,
                 "vix_change_5": _gross(vix, 5) - 1,
             }
-        values = np.array([columns[feature.name] for feature in FEATURES]).T
+        values = np.array([columns[name] for name in _ORDER])
         values[~np.isfinite(values)] = np.nan
-        return pd.DataFrame(values, index=index, columns=[feature.name for feature in FEATURES])
+        return pd.DataFrame(values.T, index=index, columns=_NAMES)
 
 
 def _closes(bars: pd.DataFrame | None, index: pd.Index) -> np.ndarray:

@@ -4,6 +4,7 @@ Flows are sums of the last four quarters known; growth compares a quarter with t
 before, each in the version known at the time.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from signals_core.calendar import session_closes
 from signals_core.features.catalog import Feature, Need
-from signals_core.features.inputs import FeatureInputs, split_level, unadjusted_close
+from signals_core.features.inputs import FeatureInputs, floats_of, split_level, unadjusted_close
 from signals_core.features.point_in_time import NOT_KNOWN, KnownVersions, as_of_positions, known_versions, take_known
 from signals_core.features.sectors import SECTORS, sector_of
 
@@ -24,6 +25,7 @@ _DAY = np.timedelta64(1, "D")
 _FLOWS = ("revenue", "net_income", "ebitda", "dividends_per_share")
 _GROWING = ("revenue", "net_income")
 _BALANCES = ("total_equity", "total_debt", "cash", "current_assets", "current_liabilities", "shares_outstanding")
+_READ = (*_FLOWS, *_BALANCES)
 
 MULTIPLES = ("pe_ratio", "pb_ratio", "ps_ratio", "ev_to_ebitda")
 YIELDS = ("earnings_yield", "book_to_price", "sales_to_price", "ebitda_to_ev")
@@ -101,6 +103,10 @@ FEATURES = (
 )
 
 
+_ORDER = [feature.name for feature in FEATURES]
+_NAMES = pd.Index(_ORDER)  # made once: an index of texts is slow to make
+
+
 class FundamentalFeatureCalculator:
     """Valuation, quality and growth from filings; the sector."""
 
@@ -121,17 +127,17 @@ class FundamentalFeatureCalculator:
         index = inputs.bars.index
         nothing = np.full(len(index), np.nan)
         known = columns | compared | sector
-        values = np.array([known.get(feature.name, nothing) for feature in FEATURES]).T
+        values = np.array([known.get(name, nothing) for name in _ORDER])
         values[~np.isfinite(values)] = np.nan
-        return pd.DataFrame(values, index=index, columns=[feature.name for feature in FEATURES])
+        return pd.DataFrame(values.T, index=index, columns=_NAMES)
 
     def ratios(self, inputs: FeatureInputs) -> pd.DataFrame:
         """The columns `RATIOS` alone, one row a bar: what a sector's median is taken of."""
         columns, index = self._ratios(inputs), inputs.bars.index
         nothing = np.full(len(index), np.nan)
-        values = np.array([columns.get(name, nothing) for name in RATIOS]).T
+        values = np.array([columns.get(name, nothing) for name in RATIOS])
         values[~np.isfinite(values)] = np.nan
-        return pd.DataFrame(values, index=index, columns=list(RATIOS))
+        return pd.DataFrame(values.T, index=index, columns=list(RATIOS))
 
     def _ratios(self, inputs: FeatureInputs) -> dict[str, np.ndarray]:
         if inputs.fundamentals is None or inputs.fundamentals.empty:
@@ -139,10 +145,11 @@ class FundamentalFeatureCalculator:
         bars = inputs.bars
         index = pd.DatetimeIndex(bars.index)
         closes = session_closes(self._calendar, index)
-        states, moments = _states(in_first_shares(quarters_of(inputs.fundamentals), bars))
-        position = as_of_positions(closes, moments, max_age=self._max_age)
-        names, table = list(states), np.array(list(states.values())).T.reshape(len(moments), len(states))
-        known = dict(zip(names, take_known(table, position).T, strict=True))
+        states, moments = _states(Quarters.of(inputs.fundamentals, bars))
+        table = np.array(list(states.values())).T
+        known = dict(
+            zip(states, take_known(table, as_of_positions(closes, moments, max_age=self._max_age)).T, strict=True)
+        )
         last = as_of_positions(closes, moments)
         filed = np.where(last == NOT_KNOWN, np.datetime64("NaT"), moments[np.maximum(last, 0)])
         # The price of as many shares as one of the first bar has become.
@@ -151,24 +158,32 @@ class FundamentalFeatureCalculator:
             return _valuation(known, price) | {"days_since_filing": (closes.to_numpy() - filed) / _DAY}
 
 
-def quarters_of(fundamentals: pd.DataFrame) -> pd.DataFrame:
-    """Quarters only: a source may give whole years as rows of their own."""
-    if "fiscal_period" not in fundamentals:
-        return fundamentals
-    return fundamentals[fundamentals["fiscal_period"] != "FY"]
+@dataclass(frozen=True)
+class Quarters:
+    """Every version of every quarter (n,), with shares, and figures a share, in shares of the first bar."""
 
+    available_at: np.ndarray
+    period_end: np.ndarray
+    values: dict[str, np.ndarray]
 
-def in_first_shares(quarters: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of shares, and figures a share, in shares of the first bar: a filing counts in shares of its day."""
-    level = split_level(bars, quarters["available_at"])
-    per_share = {name: quarters[name] * level for name in ("dividends_per_share", "eps") if name in quarters}
-    return quarters.assign(shares_outstanding=quarters["shares_outstanding"] / level, **per_share)
+    @classmethod
+    def of(cls, fundamentals: pd.DataFrame, bars: pd.DataFrame) -> "Quarters":
+        """From filings, which count in shares of their day; a source may give whole years as rows of their own."""
+        if "fiscal_period" in fundamentals:
+            fundamentals = fundamentals[(fundamentals["fiscal_period"] != "FY").to_numpy()]
+        available_at = fundamentals["available_at"].to_numpy()
+        level = split_level(bars, available_at)
+        values = dict(zip(_READ, floats_of(fundamentals, _READ), strict=True))
+        values["shares_outstanding"] = values["shares_outstanding"] / level
+        values["dividends_per_share"] = values["dividends_per_share"] * level
+        return cls(available_at, fundamentals["period_end"].to_numpy(), values)
 
 
 def known_shares(fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex) -> np.ndarray:
     """Shares outstanding as last filed at each close (m,), in shares of the first bar; NaN before."""
-    known = known_versions(in_first_shares(quarters_of(fundamentals), bars), "period_end")
-    shares = known.values("shares_outstanding", known.latest(1))
+    quarters = Quarters.of(fundamentals, bars)
+    known = known_versions(quarters.available_at, quarters.period_end)
+    shares = known.take(quarters.values["shares_outstanding"], known.latest(1))
     return take_known(shares, as_of_positions(closes, known.moments))[:, 0]
 
 
@@ -198,21 +213,21 @@ def _valuation(known: dict[str, np.ndarray], price: np.ndarray) -> dict[str, np.
     }
 
 
-def _states(quarters: pd.DataFrame) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _states(quarters: Quarters) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What was known after each publication (m,) by name, and the m moments."""
-    known = known_versions(quarters, "period_end")
+    known = known_versions(quarters.available_at, quarters.period_end)
     year = known.latest(_QUARTERS)
     latest = year[:, 0]
-    ends = known.facts["period_end"].to_numpy()
+    ends = quarters.period_end[known.order]
     complete = (year != NOT_KNOWN).all(axis=1) & (ends[latest] - ends[year[:, -1]] <= _LONGEST_THREE_QUARTERS)
-    states = {name: known.values(name, latest) for name in _BALANCES}
+    states = {name: known.take(quarters.values[name], latest) for name in _BALANCES}
     for name in _FLOWS:
-        states[f"{name}_ttm"] = np.where(complete, known.values(name, year).sum(axis=1), np.nan)
+        states[f"{name}_ttm"] = np.where(complete, known.take(quarters.values[name], year).sum(axis=1), np.nan)
     before = _year_before(known, ends[latest])
     for name in _GROWING:
-        base = known.values(name, before)
+        now, base = known.take(quarters.values[name], latest), known.take(quarters.values[name], before)
         with np.errstate(divide="ignore", invalid="ignore"):
-            states[f"{name}_growth"] = (known.values(name, latest) - base) / np.abs(base)
+            states[f"{name}_growth"] = (now - base) / np.abs(base)
     return states, known.moments
 
 

@@ -1,13 +1,13 @@
 """Everything that the features of one symbol are computed from."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from signals_core.market_data.schemas import ADJUSTMENT_COLUMN, SPLIT_COLUMN
+from signals_core.market_data.schemas import ADJUSTMENT_COLUMN, BAR_COLUMNS, SPLIT_COLUMN
 
 _NIGHT = pd.Timedelta(hours=6)
 
@@ -66,13 +66,27 @@ class DataProvider(Protocol):
         ...
 
 
+def floats_of(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Some columns as rows (k, n) float64, each contiguous; a column that the frame lacks is NaN."""
+    at = frame.columns.get_indexer(list(names))
+    values = np.array(frame.iloc[:, at].to_numpy(dtype="float64").T, order="C")  # writable, as TA-Lib wants it
+    values[at < 0] = np.nan
+    return values
+
+
+def bar_values(bars: pd.DataFrame) -> np.ndarray:
+    """Open, high, low, close and volume as rows (5, n) float64; all columns are floats, which is faster."""
+    at = [bars.columns.get_loc(name) for name in BAR_COLUMNS]
+    return np.array(bars.to_numpy(dtype="float64").T[at], order="C")
+
+
 def unadjusted_close(bars: pd.DataFrame) -> np.ndarray:
     """The close as traded (n,), which times shares outstanding is the market value."""
     close = bars["close"].to_numpy(dtype="float64")
     return close / bars[ADJUSTMENT_COLUMN].to_numpy() if ADJUSTMENT_COLUMN in bars else close
 
 
-def split_level(bars: pd.DataFrame, moments: pd.Series | pd.DatetimeIndex) -> np.ndarray:
+def split_level(bars: pd.DataFrame, moments: np.ndarray | pd.Series | pd.DatetimeIndex) -> np.ndarray:
     """How many shares one share of the first bar had become at each moment, by the splits up to then (n,).
 
     A number of shares divided by the level of its own date, times the level at t, is that number in shares of t.

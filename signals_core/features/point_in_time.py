@@ -74,8 +74,8 @@ def as_of_join(closes: pd.DatetimeIndex, facts: pd.DataFrame, max_age: timedelta
 class KnownVersions:
     """Of each period, the version that was known after each publication."""
 
-    facts: pd.DataFrame
-    """Every version, in order of availability; `rows` are positions in it."""
+    order: np.ndarray
+    """(n,) the facts in order of availability; `rows` are positions in it."""
     moments: np.ndarray
     """(m,) the distinct moments of availability, sorted."""
     periods: np.ndarray
@@ -87,34 +87,34 @@ class KnownVersions:
         """Rows of the `count` latest periods known at each moment (m, count), the latest first."""
         found = np.full((len(self.moments), count), NOT_KNOWN, dtype=np.int64)
         from_the_end = self.rows[:, ::-1]
-        rank = np.cumsum(from_the_end != NOT_KNOWN, axis=1)
+        there = from_the_end != NOT_KNOWN
+        rank = np.cumsum(there, axis=1)
         for number in range(min(count, len(self.periods))):
-            here = (rank == number + 1) & (from_the_end != NOT_KNOWN)
+            here = there & (rank == number + 1)
             at = here.argmax(axis=1)
-            row = np.take_along_axis(from_the_end, at[:, None], axis=1)[:, 0]
-            found[:, number] = np.where(here.any(axis=1), row, NOT_KNOWN)
+            row = from_the_end[np.arange(len(at)), at]
+            found[:, number] = np.where(here[np.arange(len(at)), at], row, NOT_KNOWN)
         return found
 
-    def values(self, column: str, rows: np.ndarray) -> np.ndarray:
-        """Floats of a column at `rows`, of any shape; NaN where nothing was known."""
-        known = self.facts[column].to_numpy(dtype="float64")
-        return np.append(known, np.nan)[rows]  # NOT_KNOWN is the last one
+    def take(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Floats `values` (n,) of the facts, as given to `known_versions`, at `rows` of any shape; NaN if not known."""
+        return np.append(values[self.order], np.nan)[rows]  # NOT_KNOWN is the last one
 
 
-def known_versions(facts: pd.DataFrame, period: str) -> KnownVersions:
+def known_versions(available_at: np.ndarray, periods: np.ndarray) -> KnownVersions:
     """What was known after each publication.
 
     Args:
-        facts: every version of every fact, with `available_at`; of versions of one period that became available
-            at the same moment, the last counts.
-        period: the column that says what a fact is about, such as `period_end`.
+        available_at: (n,) of every version of every fact; of versions of one period that became available at the
+            same moment, the last counts.
+        periods: (n,) what each fact is about, such as the end of its quarter.
     """
-    ordered = facts.sort_values(["available_at", period], kind="stable").reset_index(drop=True)
-    moments, moment = np.unique(ordered["available_at"].to_numpy(), return_inverse=True)
-    periods, about = np.unique(ordered[period].to_numpy(), return_inverse=True)
-    rows = np.full((len(moments), len(periods)), NOT_KNOWN, dtype=np.int64)
-    rows[moment, about] = np.arange(len(ordered))
-    return KnownVersions(ordered, moments, periods, np.maximum.accumulate(rows, axis=0))
+    order = np.lexsort((periods, available_at))  # stable
+    moments, moment = np.unique(available_at[order], return_inverse=True)
+    known, about = np.unique(periods[order], return_inverse=True)
+    rows = np.full((len(moments), len(known)), NOT_KNOWN, dtype=np.int64)
+    rows[moment, about] = np.arange(len(order))
+    return KnownVersions(order, moments, known, np.maximum.accumulate(rows, axis=0))
 
 
 def trailing_sum(

@@ -1,12 +1,14 @@
 """Technical features of one symbol's bars. TA-Lib computes what TA-Lib defines; all are scale-free."""
 
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from signals_core.features.catalog import Feature, Need
-from signals_core.features.inputs import FeatureInputs
+from signals_core.features.inputs import FeatureInputs, bar_values
 
 SESSIONS_PER_YEAR = 252
 _NO_RANGE = 50.0
@@ -71,21 +73,29 @@ class TechnicalFeatureCalculator:
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN in each feature's warm-up."""
-        bars = inputs.bars
-        prices = (bars[name].to_numpy(dtype="float64") for name in ("open", "high", "low", "close", "volume"))
-        return pd.DataFrame(technical_values(*prices).T, index=bars.index, columns=_NAMES)
+        values = technical_values(*bar_values(inputs.bars))
+        return pd.DataFrame(values.T, index=inputs.bars.index, columns=_NAMES)
 
 
-_NAMES = [feature.name for feature in FEATURES]
+_ORDER = [feature.name for feature in FEATURES]
+_NAMES = pd.Index(_ORDER)  # made once: an index of texts is slow to make
+
+
+@cache
+def _talib() -> SimpleNamespace:
+    """TA-Lib's functions on arrays, without the look for pandas and polars that costs more than a short window."""
+    import talib
+
+    return SimpleNamespace(
+        **{name: getattr(function, "__wrapped__", function) for name, function in vars(talib).items()}
+    )
 
 
 def technical_values(
     open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 ) -> np.ndarray:
     """Every technical feature of n sorted bars: (features, n) float64 in the order of `FEATURES`; NaN is missing."""
-    import talib
-
-    high, low, close, volume = (np.ascontiguousarray(values) for values in (high, low, close, volume))
+    talib = _talib()
     columns: dict[str, np.ndarray] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
         _momentum(columns, talib, high, low, close, volume)
@@ -93,7 +103,7 @@ def technical_values(
         _volatility(columns, talib, high, low, close)
         _volume(columns, talib, high, low, close, volume)
         _patterns(columns, talib, open_, high, low, close)
-    values = np.array([columns[name] for name in _NAMES])
+    values = np.array([columns[name] for name in _ORDER])
     values[~np.isfinite(values)] = np.nan
     return values
 

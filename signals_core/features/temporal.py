@@ -1,5 +1,6 @@
 """Temporal features: the date of the session itself."""
 
+import numpy as np
 import pandas as pd
 
 from signals_core.calendar import is_month_end
@@ -20,6 +21,9 @@ FEATURES = (
 )
 
 
+_NAMES = pd.Index([feature.name for feature in FEATURES])  # made once: an index of texts is slow to make
+
+
 class TemporalFeatureCalculator:
     """The calendar position of each session."""
 
@@ -33,11 +37,13 @@ class TemporalFeatureCalculator:
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; never missing."""
         index = pd.DatetimeIndex(inputs.bars.index)
-        columns = {
-            "day_of_week": index.day_of_week + 1,
-            "month": index.month,
-            "quarter": index.quarter,
-            "day_of_year": index.day_of_year,
-            "is_month_end": is_month_end(self._calendar, index),
-        }
-        return pd.DataFrame(columns, index=inputs.bars.index).astype("float64")
+        days = index.to_numpy().astype("datetime64[D]")
+        month = days.astype("datetime64[M]").astype(int) % 12 + 1
+        columns = [
+            (days.astype(int) + 3) % 7 + 1,  # 1970-01-01 was a Thursday
+            month,
+            (month + 2) // 3,
+            (days - days.astype("datetime64[Y]")).astype(int) + 1,
+            is_month_end(self._calendar, index),
+        ]
+        return pd.DataFrame(np.array(columns, dtype="float64").T, index=inputs.bars.index, columns=_NAMES)
