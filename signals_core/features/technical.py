@@ -68,8 +68,8 @@ class TechnicalFeatureCalculator:
 
     features = FEATURES
     needs: tuple[Need, ...] = ("bars",)
-    lookback = 400
-    """ADX, which Wilder smooths twice, is then within 1e-9 of what all history gives; the rest is nearer."""
+    lookback = 350
+    """ADX, which Wilder smooths twice, is then within 1e-9 of what all history gives, which float32 does not show."""
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN in each feature's warm-up."""
@@ -79,6 +79,7 @@ class TechnicalFeatureCalculator:
 
 _ORDER = [feature.name for feature in FEATURES]
 _NAMES = pd.Index(_ORDER)  # made once: an index of texts is slow to make
+_ROW = {name: row for row, name in enumerate(_ORDER)}
 
 
 @cache
@@ -96,46 +97,46 @@ def technical_values(
 ) -> np.ndarray:
     """Every technical feature of n sorted bars: (features, n) float64 in the order of `FEATURES`; NaN is missing."""
     talib = _talib()
-    columns: dict[str, np.ndarray] = {}
+    into = _Columns(len(close))
     with np.errstate(divide="ignore", invalid="ignore"):
-        _momentum(columns, talib, high, low, close, volume)
-        _trend(columns, talib, high, low, close)
-        _volatility(columns, talib, high, low, close)
-        _volume(columns, talib, high, low, close, volume)
-        _patterns(columns, talib, open_, high, low, close)
-    values = np.array([columns[name] for name in _ORDER])
-    values[~np.isfinite(values)] = np.nan
-    return values
+        _momentum(into, talib, high, low, close, volume)
+        _trend(into, talib, high, low, close)
+        _volatility(into, talib, high, low, close)
+        _volume(into, talib, high, low, close, volume)
+        _patterns(into, talib, open_, high, low, close)
+        _define_still_stretches(into, talib, high, low, close, volume)
+    into.values[np.isinf(into.values)] = np.nan
+    return into.values
 
 
-Columns = dict[str, np.ndarray]
+class _Columns:
+    """The features as rows of one array."""
+
+    def __init__(self, length: int) -> None:
+        self.values = np.empty((len(_ORDER), length))
+
+    def __setitem__(self, name: str, values: np.ndarray) -> None:
+        self.values[_ROW[name]] = values
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.values[_ROW[name]]
 
 
 def _momentum(
-    into: Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 ) -> None:
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
-    slow_k, slow_d = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
-    typical = talib.TYPPRICE(high, low, close)
-    no_change = talib.MAX(close, 15) == talib.MIN(close, 15)
-    no_range = talib.MAX(high, 14) == talib.MIN(low, 14)
-    # Money flows only where the typical price changes and something is traded.
-    money_flow = talib.MFI(high, low, close, volume, 14)
-    no_flow = (talib.MAX(typical, 15) == talib.MIN(typical, 15)) | (talib.MAX(volume, 14) == 0)
-    into["rsi_14"] = np.where(no_change, _NO_RANGE, talib.RSI(close, 14))
     into["macd_pct"], into["macd_signal_pct"], into["macd_hist_pct"] = macd / close, signal / close, histogram / close
+    into["rsi_14"] = talib.RSI(close, 14)
     for sessions in (1, 5, 10, 20, 60):
         into[f"roc_{sessions}"] = talib.ROCP(close, sessions)
-    into["stoch_k_14_3"] = np.where(no_range & ~np.isnan(slow_k), _NO_RANGE, slow_k)
-    into["stoch_d_3"] = np.where(no_range & ~np.isnan(slow_d), _NO_RANGE, slow_d)
-    into["willr_14"] = np.where(no_range, -_NO_RANGE, talib.WILLR(high, low, close, 14))
-    # The mean of equal prices can differ from them by its rounding, which CCI would magnify.
-    no_deviation = talib.MAX(typical, 20) == talib.MIN(typical, 20)
-    into["cci_20"] = np.where(no_deviation, 0.0, talib.CCI(high, low, close, 20))
-    into["mfi_14"] = np.where(no_flow & ~np.isnan(money_flow), _NO_RANGE, money_flow)
+    into["stoch_k_14_3"], into["stoch_d_3"] = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
+    into["willr_14"] = talib.WILLR(high, low, close, 14)
+    into["cci_20"] = talib.CCI(high, low, close, 20)
+    into["mfi_14"] = talib.MFI(high, low, close, volume, 14)
 
 
-def _trend(into: Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
+def _trend(into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
     sma = {sessions: talib.SMA(close, sessions) for sessions in (20, 50, 200)}
     ema_12, ema_26 = talib.EMA(close, 12), talib.EMA(close, 26)
     for sessions, mean in sma.items():
@@ -150,32 +151,26 @@ def _trend(into: Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: 
     into["aroonosc_25"] = talib.AROONOSC(high, low, 25)
 
 
-def _volatility(into: Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
+def _volatility(into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
     upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0, 0)
-    # Sums that run on leave a rounding where the price has stopped moving; it is no band and no volatility.
-    stopped = talib.MAX(close, 20) == talib.MIN(close, 20)
+    width = upper - lower
     returns = np.full(len(close), np.nan)
     returns[1:] = np.log(close[1:] / close[:-1])
-    volatility = {}
+    into["natr_14"] = talib.NATR(high, low, close, 14)
+    into["bb_percent_b_20"] = (close - lower) / width
+    into["bb_bandwidth_20"] = width / middle
     for sessions in (20, 60):
         unbiased = np.sqrt(sessions / (sessions - 1) * SESSIONS_PER_YEAR)
-        still = talib.MAX(close, sessions + 1) == talib.MIN(close, sessions + 1)
-        volatility[sessions] = np.where(still, 0.0, talib.STDDEV(returns, sessions, 1.0) * unbiased)
+        into[f"hist_vol_{sessions}"] = talib.STDDEV(returns, sessions, 1.0) * unbiased
     squared_range = np.log(high / low) ** 2
-    no_range = talib.MAX(squared_range, 20) == 0
-    into["natr_14"] = talib.NATR(high, low, close, 14)
-    into["bb_percent_b_20"] = np.where(stopped, np.nan, (close - lower) / (upper - lower))
-    into["bb_bandwidth_20"] = np.where(stopped, 0.0, (upper - lower) / middle)
-    into["hist_vol_20"], into["hist_vol_60"] = volatility[20], volatility[60]
-    parkinson = np.sqrt(talib.SMA(squared_range, 20) / (4 * np.log(2)) * SESSIONS_PER_YEAR)
-    into["parkinson_vol_20"] = np.where(no_range, 0.0, parkinson)
-    into["vol_ratio_20_60"] = volatility[20] / volatility[60]
+    into["parkinson_vol_20"] = np.sqrt(talib.SMA(squared_range, 20) * (SESSIONS_PER_YEAR / (4 * np.log(2))))
+    into["vol_ratio_20_60"] = into["hist_vol_20"] / into["hist_vol_60"]
 
 
 def _volume(
-    into: Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 ) -> None:
-    mean_volume = np.where(talib.MAX(volume, 20) == 0, np.nan, talib.SMA(volume, 20))
+    mean_volume = talib.SMA(volume, 20)
     vwap = talib.SMA(talib.TYPPRICE(high, low, close) * volume, 20) / mean_volume
     money_flow = talib.SMA(_close_location(high, low, close) * volume, 20)
     into["obv_slope_20"] = talib.LINEARREG_SLOPE(talib.OBV(close, volume), 20) / mean_volume
@@ -185,7 +180,7 @@ def _volume(
 
 
 def _patterns(
-    into: Columns, talib: Any, open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray
+    into: _Columns, talib: Any, open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray
 ) -> None:
     for sessions in (20, 252):
         into[f"dist_high_{sessions}"] = close / talib.MAX(high, sessions) - 1
@@ -195,6 +190,46 @@ def _patterns(
     into["range_pct"] = (high - low) / close
     into["close_location_value"] = _close_location(high, low, close)
     into["gap_pct"] = gap
+
+
+_SHORTEST_STRETCH = 13
+"""Rows in which nothing moves, from which on some feature below has no range, no flow or no deviation."""
+
+
+def _define_still_stretches(
+    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+) -> None:
+    """Where nothing moved or nothing was traded, in place of 0 / 0 and of the rounding of sums that run on."""
+    typical = talib.TYPPRICE(high, low, close)
+    still = (close[1:] == close[:-1]) | (typical[1:] == typical[:-1]) | (high[1:] == low[1:]) | (volume[1:] == 0)
+    if not still[::_SHORTEST_STRETCH].any():  # a stretch that long holds one of these rows
+        return
+
+    def constant(values: np.ndarray, sessions: int) -> np.ndarray:
+        return talib.MAX(values, sessions) == talib.MIN(values, sessions)
+
+    def define(name: str, where: np.ndarray, value: float) -> None:
+        into[name] = np.where(where & ~np.isnan(into[name]), value, into[name])
+
+    no_range = talib.MAX(high, 14) == talib.MIN(low, 14)
+    define("rsi_14", constant(close, 15), _NO_RANGE)
+    define("stoch_k_14_3", no_range, _NO_RANGE)
+    define("stoch_d_3", no_range, _NO_RANGE)
+    define("willr_14", no_range, -_NO_RANGE)
+    # Money flows only where the typical price changes and something is traded.
+    define("mfi_14", constant(typical, 15) | (talib.MAX(volume, 14) == 0), _NO_RANGE)
+    # The mean of equal prices can differ from them by its rounding, which CCI would magnify.
+    define("cci_20", constant(typical, 20), 0.0)
+    define("bb_percent_b_20", constant(close, 20), np.nan)
+    into["bb_bandwidth_20"] = np.where(constant(close, 20), 0.0, into["bb_bandwidth_20"])
+    for sessions in (20, 60):
+        define(f"hist_vol_{sessions}", constant(close, sessions + 1), 0.0)
+    into["vol_ratio_20_60"] = into["hist_vol_20"] / into["hist_vol_60"]
+    no_spread = talib.MAX(high - low, 20) == 0
+    into["parkinson_vol_20"] = np.where(no_spread, 0.0, into["parkinson_vol_20"])
+    nothing_traded = talib.MAX(volume, 20) == 0
+    for name in ("obv_slope_20", "close_to_vwap_20", "volume_to_sma_20", "cmf_20"):
+        define(name, nothing_traded, np.nan)
 
 
 def _close_location(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
