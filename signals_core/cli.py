@@ -17,7 +17,7 @@ import typer
 from signals_core.terminal import out, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
-    from signals_core.settings import LoadedSettings
+    from signals_core.settings_loading import LoadedSettings
     from signals_core.workspace import Workspace
 
 app = typer.Typer(
@@ -119,7 +119,7 @@ def doctor(as_json: Json = False) -> None:
 @config_app.command("show")
 def config_show(as_json: Json = False) -> None:
     """Each effective value and where it came from; passwords are hidden."""
-    rows = [(key, _without_password(key, value), origin) for key, value, origin in _load().items()]
+    rows = _load().printable_items()
     if as_json:
         print_json([{"key": k, "value": v, "origin": o} for k, v, o in rows])
     else:
@@ -446,7 +446,7 @@ def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
 
 
 def _load() -> "LoadedSettings":
-    from signals_core.settings import load_settings
+    from signals_core.settings_loading import load_settings
 
     return load_settings(config=_chosen["config"])
 
@@ -511,17 +511,6 @@ def _terminal() -> Any:
 
 def _short(metrics: dict[str, Any]) -> str:
     return f"{metrics['log_loss']:.4f} ({metrics['prior_log_loss']:.4f})"
-
-
-def _without_password(key: str, value: Any) -> Any:
-    if not key.endswith("_url") or not isinstance(value, str):
-        return value
-    from urllib.parse import urlsplit, urlunsplit
-
-    parts = urlsplit(value)
-    if parts.password is None:
-        return value
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
 
 
 if __name__ == "__main__":

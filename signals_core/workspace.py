@@ -17,7 +17,8 @@ from signals_core.feature_store import FeatureStore
 from signals_core.features.inputs import FeatureInputs
 from signals_core.frame_store import FrameStore
 from signals_core.market_data.store import MarketStore
-from signals_core.settings import LoadedSettings, Scope, Settings, SourceSettings
+from signals_core.settings import Scope, Settings, SourceSettings
+from signals_core.settings_loading import LoadedSettings
 
 UNIVERSE_NAME = "universe"
 """Of the project's own membership intervals in the store."""

@@ -17,7 +17,7 @@ from signals_core.errors import GateError, MissingPrerequisite
 from signals_core.files import sweep_temporaries
 from signals_core.ml import monitoring, training
 from signals_core.ml.windows import all_windows, stale_windows
-from signals_core.settings import LoadedSettings
+from signals_core.settings_loading import LoadedSettings
 from signals_core.strategy import ml_strategy
 from signals_core.workspace import Workspace
 from signals_dagster.assets.model import CAUSE_TAG
