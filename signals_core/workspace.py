@@ -252,3 +252,7 @@ class Workspace:
         """The instruments that features are measured against."""
         reference = self.settings.universe.reference
         return (reference.spy, reference.sector, reference.vix)
+
+    def all_symbols(self) -> list[str]:
+        """Every symbol whose bars are stored: the tickers, then the reference instruments."""
+        return [*self.settings.universe.tickers, *self.reference_symbols()]
