@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ from signals_core.ml.training import reliability_of
 from signals_core.ml.validation import WindowResult
 from signals_core.ml.windows import all_windows
 from signals_core.settings import Scope
-from signals_core.steps import data_span, known_until
+from signals_core.steps import data_span, known_until, last_day
 from signals_core.strategy.ml_strategy import SignalStore
 from signals_core.workspace import Workspace
 
@@ -104,7 +103,7 @@ def read_report(workspace: Workspace) -> MainReport:
         MissingPrerequisite: there are no bars yet.
     """
     start, end = data_span(workspace)
-    day = end - timedelta(days=1)
+    day = last_day(workspace)
     coverage = workspace.market.coverage()
     symbols = []
     for ticker in workspace.settings.universe.tickers:

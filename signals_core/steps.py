@@ -90,9 +90,10 @@ def ingest_membership(workspace: Workspace) -> tuple[int, ScreenedFacts] | None:
 def look_at_quality(workspace: Workspace) -> QualityReport:
     """The data-quality report of the universe, its reference instruments, and the datasets that have a source."""
     settings = workspace.settings
-    symbols = [*settings.universe.tickers, *workspace.reference_symbols()]
     datasets = [name for name in FACTS if getattr(settings.market_data, name).provider is not None]
-    return quality_report(workspace.market, symbols, workspace.last_session, settings.exchange.calendar, datasets)
+    return quality_report(
+        workspace.market, workspace.all_symbols(), workspace.last_session, settings.exchange.calendar, datasets
+    )
 
 
 def build_category(
@@ -136,6 +137,23 @@ def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> 
     )
     first, last = current.frame.index.searchsorted([pd.Timestamp(start), pd.Timestamp(end)])
     return BuiltTarget(symbol, current.frame.iloc[first:last], current.computed)
+
+
+def build_features_and_target(workspace: Workspace) -> list[tuple[BuiltFeatures, BuiltTarget]]:
+    """Bring the categories, the matrix and the labels of every ticker with bars up to date, in that order.
+
+    Returns:
+        The matrix and the labels of each ticker in the whole `data_span`.
+
+    Raises:
+        MissingPrerequisite: no ticker has bars.
+    """
+    start, end = data_span(workspace)
+    tickers = workspace.covered(workspace.settings.universe.tickers)
+    for category in CATEGORIES:
+        build_category(workspace, category, tickers, start, end)
+    built = build_matrix(workspace, tickers, start, end)
+    return list(zip(built, build_target(workspace, tickers, start, end), strict=True))
 
 
 def target_digests(workspace: Workspace, symbol: str, start: date, end: date) -> dict[Month, str]:
@@ -201,6 +219,15 @@ def data_span(workspace: Workspace) -> tuple[date, date]:
     end = workspace.settings.partitions.end
     following = last + timedelta(days=1)
     return workspace.settings.partitions.start, min(following, end) if end else following
+
+
+def last_day(workspace: Workspace) -> date:
+    """The last date of `data_span`: the session that signals and drift reports are about.
+
+    Raises:
+        MissingPrerequisite: no ticker has bars.
+    """
+    return data_span(workspace)[1] - timedelta(days=1)
 
 
 def known_until(workspace: Workspace) -> date:

@@ -20,7 +20,8 @@ from signals_core.features.sectors import read_sectors
 from signals_core.frame_store import FrameStore
 from signals_core.input_provider import InputProvider
 from signals_core.market_data.store import MarketStore
-from signals_core.settings import LoadedSettings, Scope, Settings, SourceSettings
+from signals_core.settings import Scope, Settings, SourceSettings
+from signals_core.settings_loading import LoadedSettings
 
 UNIVERSE_NAME = "universe"
 """Of the project's own membership intervals in the store."""
@@ -258,3 +259,7 @@ class Workspace:
         reference = self.settings.universe.reference
         of_sectors = reference.sectors.values() if self.settings.universe.sectors else ()
         return tuple(dict.fromkeys((reference.spy, reference.sector, reference.vix, *of_sectors)))
+
+    def all_symbols(self) -> list[str]:
+        """Every symbol whose bars are stored: the tickers, then the reference instruments."""
+        return [*self.settings.universe.tickers, *self.reference_symbols()]

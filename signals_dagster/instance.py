@@ -7,7 +7,7 @@ import dagster as dg
 import yaml
 
 from signals_core.files import write_bytes_atomic
-from signals_core.settings import LoadedSettings
+from signals_core.settings_loading import LoadedSettings
 from signals_core.workspace import Workspace
 
 _GRACE_SECONDS = 10

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 
@@ -17,7 +17,7 @@ from signals_core.errors import GateError, MissingPrerequisite
 from signals_core.files import sweep_temporaries
 from signals_core.ml import monitoring, training
 from signals_core.ml.windows import all_windows, stale_windows
-from signals_core.settings import LoadedSettings
+from signals_core.settings_loading import LoadedSettings
 from signals_core.strategy import ml_strategy
 from signals_core.workspace import Workspace
 from signals_dagster.assets.model import CAUSE_TAG
@@ -177,8 +177,7 @@ def _date_keys(partitions: dg.MultiPartitionsDefinition, start: date, end: date)
 
 def _look_for_bars(workspace: Workspace) -> tuple[str, ...]:
     """Ask the provider for everything, so that new, late and corrected bars are seen before staleness is."""
-    symbols = [*workspace.settings.universe.tickers, *workspace.reference_symbols()]
-    loaded = steps.ingest(workspace, symbols)
+    loaded = steps.ingest(workspace, workspace.all_symbols())
     rejected = [f"{item.symbol}: {item.rejected} rows refused" for item in loaded if item.rejected and not item.problem]
     return (*(item.problem for item in loaded if item.problem), *rejected)
 
@@ -239,7 +238,7 @@ def _current(look: Callable[[], bool]) -> bool:
 
 def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
     """Scopes with a model in service; one that the gate refused has no signals and no drift to report."""
-    day = (steps.data_span(workspace)[1] - timedelta(days=1)).isoformat()
+    day = steps.last_day(workspace).isoformat()
     return [(scope, day) for scope in workspace.settings.ml.scopes if workspace.registry.get_active(scope) is not None]
 
 

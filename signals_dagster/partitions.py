@@ -13,7 +13,8 @@ import pandas as pd
 
 from signals_core.errors import SettingsError
 from signals_core.ml.windows import all_windows
-from signals_core.settings import Settings, load_settings
+from signals_core.settings import Settings
+from signals_core.settings_loading import load_settings
 
 KEY_LIMIT = 100_000
 """Dagster's guidance per asset; loading a million keys takes 11 s and 1.9 GB."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 
 

@@ -17,7 +17,7 @@ os.environ.pop("SIGNALS_CONFIG", None)
 
 import pytest  # noqa: E402
 
-from signals_core.settings import LoadedSettings, load_settings  # noqa: E402
+from signals_core.settings_loading import LoadedSettings, load_settings  # noqa: E402
 from signals_core.workspace import Workspace  # noqa: E402
 from tests.project.bars import write_bars  # noqa: E402
 

@@ -162,6 +162,13 @@ def test_ingest_of_facts_without_a_source_ends_with_2_and_names_the_setting(proj
     assert (done.returncode, "universe.membership" in done.stderr) == (2, True)
 
 
+def test_ingest_offers_every_dataset_of_the_market_store():
+    from signals_core.cli.data import Dataset
+    from signals_core.market_data.tables import FACTS
+
+    assert [dataset.value for dataset in Dataset] == ["bars", *FACTS, "membership"]
+
+
 def test_data_commands_show_quality_runs_actions_and_refused_rows(project: Path):
     path = project / "data" / "bars" / "AAA.csv"
     lines = path.read_text().splitlines()

@@ -14,7 +14,7 @@ from signals_core.errors import MissingPrerequisite, SettingsError
 from signals_core.features.catalog import CATEGORIES
 from signals_core.ml.training import train_model
 from signals_core.ml.windows import all_windows, compute_windows
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.strategy.ml_strategy import session_signals
 from signals_core.workspace import Workspace
 

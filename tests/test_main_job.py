@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from signals_core.ml.monitoring import DriftStore
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.strategy.ml_strategy import SignalStore
 from signals_core.workspace import Workspace
 from signals_dagster.definitions import defs

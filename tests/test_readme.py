@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -17,7 +17,8 @@ from signals_core.ml.validation import (
 )
 from signals_core.progress import track
 from signals_core.provenance import digest, source_digest
-from signals_core.settings import LoadedSettings, Scope, Settings
+from signals_core.settings import Scope, Settings
+from signals_core.settings_loading import LoadedSettings
 from signals_core.workspace import Panel, Workspace
 
 _CODE = (

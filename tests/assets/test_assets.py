@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from signals_core.errors import MissingPrerequisite
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 from signals_dagster.assets.drift import drift_report_asset
 from signals_dagster.assets.features import CATEGORY_ASSETS, feature_matrix, technical_features

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from signals_core.ml.monitoring import DriftReport, DriftStore
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 from signals_dagster.assets.model import CAUSE_TAG
 from signals_dagster.resources import WorkspaceResource

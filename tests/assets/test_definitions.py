@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from signals_core.errors import SettingsError
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_dagster.definitions import defs
 from signals_dagster.partitions import KEY_LIMIT, build_partitions
 from tests.conftest import PROJECT

@@ -11,7 +11,7 @@ import pytest
 from signals_core import steps
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.features.catalog import CATEGORIES
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 from signals_dagster.assets.market_data import (
     FACT_ASSETS,

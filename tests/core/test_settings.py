@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from signals_core import clock
 from signals_core.errors import SettingsError
-from signals_core.settings import LoadedSettings, Settings, load_settings
+from signals_core.settings import Settings
+from signals_core.settings_loading import LoadedSettings, load_settings
 
 
 def write(path: Path, text: str) -> Path:
@@ -123,6 +124,24 @@ def test_the_environment_does_not_slip_past_load_settings(monkeypatch: pytest.Mo
     assert Settings(universe={"tickers": ["AAA"]}).tuning.trials == 100
     monkeypatch.setenv("SA_TUNING__TRIALS", "nonsense")
     assert Settings(universe={"tickers": ["AAA"]}).tuning.trials == 100
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "printable"),
+    [
+        ("SA_STORES__MARKET_URL", "postgresql+psycopg2://me:a%40b@host:1/db", "postgresql+psycopg2://me:***@host:1/db"),
+        ("SA_STORES__REDIS_URL", "redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
+        ("SA_STORES__REDIS_URL", "redis://host:6379/0", "redis://host:6379/0"),
+        ("SA_STORES__MARKET_URL", "null", None),
+    ],
+)
+def test_passwords_are_not_printed(project: Path, variable: str, url: str, printable: str | None) -> None:
+    loaded = load_settings(project, environ={variable: url})
+    key = variable.removeprefix("SA_").lower().replace("__", ".")
+    assert {name: value for name, value, _ in loaded.printable_items()}[key] == printable
+    others = [item for item in loaded.items() if item[0] != key]
+    assert [item for item in loaded.printable_items() if item[0] != key] == others
+    assert {name: value for name, value, _ in loaded.items()}[key] == (None if url == "null" else url)
 
 
 def test_the_projects_own_configuration_loads() -> None:

@@ -11,7 +11,7 @@ from signals_core import steps
 from signals_core.features.catalog import CATEGORIES
 from signals_core.ml.training import train_model
 from signals_core.ml.windows import all_windows, compute_windows
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 from tests.conftest import PROJECT
 from tests.core.ml.helpers import AS_OF

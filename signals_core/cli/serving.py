@@ -1,0 +1,44 @@
+"""What the models in service say and how they fare: `signals predict`, `signals drift`."""
+
+import typer
+
+from signals_core.cli.invocation import Json, ScopeOption, open_workspace, scopes_of
+from signals_core.terminal import out, print_json, print_rows, print_table
+
+
+def predict(scope: ScopeOption = None, as_json: Json = False) -> None:
+    """The signals of the last session from the models in service."""
+    from signals_core.report import records
+    from signals_core.steps import last_day
+    from signals_core.strategy.ml_strategy import session_signals
+
+    with open_workspace() as workspace:
+        day = last_day(workspace)
+        made = [session_signals(workspace, name, day) for name in scopes_of(workspace, scope)]
+    rows = [{"scope": item.scope, **row} for item in made for row in records(item.frame)]
+    print_rows(rows, as_json)
+
+
+def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
+    """The drift report of the last session. Exit code 3 if it asks for a retrain."""
+    from dataclasses import asdict
+
+    from signals_core.ml.monitoring import drift_report
+    from signals_core.steps import last_day
+
+    with open_workspace() as workspace:
+        day = last_day(workspace)
+        reports = [drift_report(workspace, name, day)[0] for name in scopes_of(workspace, scope)]
+    if as_json:
+        print_json([asdict(item) for item in reports])
+    else:
+        for item in reports:
+            out().print(f"[bold]{item.scope}[/bold] {item.day}: {item.verdict}", highlight=False)
+            known = [f for f in item.features if f.psi is not None]
+            rows = [
+                (f.feature, f"{f.psi:.2f}", f"{f.own_history:.2f}", f.status, "yes" if f.alarm else "no")
+                for f in sorted(known, key=lambda f: -(f.psi or 0))
+            ]
+            print_table(("feature", "PSI", "own past's largest", "level", "alarm"), rows)
+    if any(item.retrain for item in reports):
+        raise typer.Exit(3)
