@@ -88,6 +88,8 @@ _WHOLE_VALUES = {
     "market_data.fundamentals.options",
     "market_data.insider_transactions.options",
     "market_data.short_interest.options",
+    "universe.reference.sectors",
+    "features.max_age_days",
 }
 
 

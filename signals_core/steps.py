@@ -5,15 +5,18 @@ computes only what is missing or stale; so repeating a step, or running it after
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 
 from signals_core.errors import MissingPrerequisite, SettingsError
 from signals_core.feature_store import BuiltFeatures
-from signals_core.features.catalog import CATEGORIES, Category
+from signals_core.features.catalog import CATEGORIES, Category, Feature
+from signals_core.features.leakage import LeakageReport, check_leakage
+from signals_core.features.profile import FeatureProfile, profile
 from signals_core.frame_store import Month, months_of
 from signals_core.market_data.ingest import ingest_bars, ingest_facts, ingest_members
 from signals_core.market_data.quality import QualityReport, quality_report
@@ -111,6 +114,41 @@ def build_matrix(workspace: Workspace, symbols: Sequence[str], start: date, end:
     return [
         workspace.features.build_matrix(symbol, start, end) for symbol in track("feature matrix", symbols, len(symbols))
     ]
+
+
+def search_for_leaks(
+    workspace: Workspace, symbols: Sequence[str], cuts: int, seed: int, features: Sequence[str]
+) -> LeakageReport:
+    """Search features of some tickers (none named: of all that have bars) for lookahead.
+
+    Raises:
+        SettingsError: a feature or a ticker is not known.
+    """
+    covered = workspace.covered(workspace.settings.universe.tickers)
+    unknown = [symbol for symbol in symbols if symbol not in covered]
+    if unknown:
+        raise SettingsError(f"no bars of a ticker {', '.join(unknown)}; there are {', '.join(covered) or 'none'}")
+    chosen = tuple(symbols) or covered
+    each = track("leakage", chosen, len(chosen))
+    return check_leakage(workspace.features, workspace.provider, each, cuts, seed, features)
+
+
+def describe_feature(workspace: Workspace, name: str) -> tuple[Feature, list[FeatureProfile]]:
+    """A feature's definition, and what is stored of it for each ticker, under the ticker's name.
+
+    Raises:
+        SettingsError: it is not in the catalogue.
+    """
+    catalog = workspace.features.catalog
+    if name not in catalog:
+        near = ", ".join(get_close_matches(name, list(catalog), 3)) or "see `signals features list`"
+        raise SettingsError(f"no feature is called {name!r}; did you mean: {near}")
+    profiles = []
+    for ticker in workspace.covered(workspace.settings.universe.tickers):
+        stored = workspace.features.load(ticker, *data_span(workspace))
+        if stored is not None:
+            profiles += [replace(item, name=ticker) for item in profile(stored, [name])]
+    return catalog[name], profiles
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Keys read `date|symbol` and `date|scope`: Dagster sorts the two dimensions by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import cast
@@ -12,9 +12,10 @@ import dagster as dg
 import pandas as pd
 
 from signals_core.errors import SettingsError
+from signals_core.features.sectors import read_sectors
 from signals_core.ml.windows import all_windows
 from signals_core.settings import Settings
-from signals_core.settings_loading import load_settings
+from signals_core.settings_loading import LoadedSettings, load_settings
 
 KEY_LIMIT = 100_000
 """Dagster's guidance per asset; loading a million keys takes 11 s and 1.9 GB."""
@@ -31,6 +32,8 @@ class Partitions:
     scope_window: dg.MultiPartitionsDefinition
     scope_week: dg.MultiPartitionsDefinition
     scope_day: dg.MultiPartitionsDefinition
+    peers: dg.PartitionMapping | None
+    """From a ticker to all of its sectors, whose median its fundamentals are compared with; None without sectors."""
     symbols_to_windows: dg.PartitionMapping
     symbols_to_weeks: dg.PartitionMapping
     symbols_to_days: dg.PartitionMapping
@@ -38,8 +41,12 @@ class Partitions:
     weeks_to_days: dg.PartitionMapping
 
 
-def build_partitions(settings: Settings) -> Partitions:
+def build_partitions(settings: Settings, sectors: Mapping[str, Collection[str]] | None = None) -> Partitions:
     """The partitions that settings ask for.
+
+    Args:
+        settings: of the project.
+        sectors: every sector that each symbol ever belonged to.
 
     Raises:
         SettingsError: an asset would have more than `KEY_LIMIT` keys; says what to change.
@@ -64,6 +71,7 @@ def build_partitions(settings: Settings) -> Partitions:
         scope_window=dg.MultiPartitionsDefinition({"scope": scopes, "date": windows}),
         scope_week=dg.MultiPartitionsDefinition({"scope": scopes, "date": weeks}),
         scope_day=dg.MultiPartitionsDefinition({"scope": scopes, "date": days}),
+        peers=_peers(settings.universe.tickers, sectors) if sectors else None,
         symbols_to_windows=_from_symbols(settings, -train_windows, test_windows - 1),
         symbols_to_weeks=_from_symbols(settings, -train_weeks, 0),
         symbols_to_days=_from_symbols(settings, -settings.monitoring.window_sessions, 0),
@@ -194,6 +202,17 @@ def _time_windows(
     )
 
 
+def _peers(tickers: Sequence[str], sectors: Mapping[str, Collection[str]]) -> dg.PartitionMapping:
+    of = {ticker: {ticker, *sectors.get(ticker, ())} for ticker in tickers}  # a ticker without a sector is its own peer
+    peers = {ticker: [other for other in tickers if of[ticker] & of[other]] for ticker in tickers}
+    return dg.MultiPartitionMapping(
+        {
+            "symbol": dg.DimensionPartitionMapping("symbol", dg.StaticPartitionMapping(peers)),
+            "date": dg.DimensionPartitionMapping("date", dg.IdentityPartitionMapping()),
+        }
+    )
+
+
 def _from_symbols(settings: Settings, start_offset: int, end_offset: int) -> dg.PartitionMapping:
     scopes: dict[str, Sequence[str]] = {
         ticker: [s for s in settings.ml.scopes if ticker in settings.scope_tickers(s)]
@@ -225,5 +244,12 @@ def _check_limit(
         )
 
 
-SETTINGS = load_settings().settings
-PARTITIONS = build_partitions(SETTINGS)
+def _sectors(loaded: LoadedSettings) -> dict[str, Collection[str]]:
+    path = loaded.settings.universe.sectors
+    known = {} if path is None else read_sectors(loaded.root / path)
+    return {symbol: set(classification["sector"]) for symbol, classification in known.items()}
+
+
+_LOADED = load_settings()
+SETTINGS = _LOADED.settings
+PARTITIONS = build_partitions(SETTINGS, _sectors(_LOADED))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from signals_core.cli import config, data, features, invocation, models, project, serving
+from signals_core.cli import check, config, data, features, invocation, models, project, serving
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +48,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(features.app, name="features")
 app.add_typer(data.app, name="data")
+app.add_typer(check.app, name="check")
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ class LeakageReport:
 def check_leakage(
     store: "FeatureStore",
     provider: "InputProvider",
-    symbols: Sequence[str],
+    symbols: Iterable[str],
     cuts: int,
     seed: int,
     features: Sequence[str] = (),

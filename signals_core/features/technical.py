@@ -15,46 +15,60 @@ _NO_RANGE = 50.0
 """RSI, MFI and the stochastics of a price that did not move: neither end of the scale."""
 
 
-def _feature(name: str, formula: str, unit: str, warm_up: int) -> Feature:
-    return Feature(name, "technical", formula, unit, warm_up)
+_WILDER, _STILL, _UNTRADED = "Wilder 1978", "the price did not move", "nothing was traded in 20 sessions"
+
+
+def _feature(name: str, formula: str, unit: str, warm_up: int, source: str = "", missing: str = "") -> Feature:
+    return Feature(name, "technical", formula, unit, warm_up, source=source, missing=missing)
 
 
 FEATURES = (
-    _feature("rsi_14", "RSI(close, 14), Wilder (TA-Lib); 50 where the price did not move", "0..100", 14),
-    _feature("macd_pct", "MACD(12, 26, 9) / close (TA-Lib)", "ratio", 33),
-    _feature("macd_signal_pct", "MACD signal / close (TA-Lib)", "ratio", 33),
-    _feature("macd_hist_pct", "MACD histogram / close (TA-Lib)", "ratio", 33),
+    _feature("rsi_14", "RSI(close, 14); 50 where the price did not move", "0..100", 14, f"{_WILDER}; TA-Lib"),
+    _feature("macd_pct", "MACD(12, 26, 9) / close", "ratio", 33, "Appel 1979; TA-Lib"),
+    _feature("macd_signal_pct", "MACD signal / close", "ratio", 33, "Appel 1979; TA-Lib"),
+    _feature("macd_hist_pct", "MACD histogram / close", "ratio", 33, "TA-Lib"),
     *(_feature(f"roc_{n}", f"close / close[-{n}] - 1", "return", n) for n in (1, 5, 10, 20, 60)),
-    _feature("stoch_k_14_3", "slow %K of STOCH(14, 3, 3) (TA-Lib); 50 where there was no range", "0..100", 17),
-    _feature("stoch_d_3", "%D, the 3-session mean of slow %K (TA-Lib)", "0..100", 17),
-    _feature("willr_14", "WILLR(14) (TA-Lib)", "-100..0", 13),
-    _feature("cci_20", "CCI(20) (TA-Lib)", "index", 19),
-    _feature("mfi_14", "MFI(14) (TA-Lib)", "0..100", 14),
-    *(_feature(f"close_to_sma_{n}", f"close / SMA({n}) - 1", "ratio", n - 1) for n in (20, 50, 200)),
-    _feature("sma_50_to_200", "SMA(50) / SMA(200) - 1", "ratio", 199),
-    _feature("close_to_ema_12", "close / EMA(12) - 1 (TA-Lib)", "ratio", 11),
-    _feature("close_to_ema_26", "close / EMA(26) - 1 (TA-Lib)", "ratio", 25),
-    _feature("ema_12_to_26", "EMA(12) / EMA(26) - 1 (TA-Lib)", "ratio", 25),
-    _feature("adx_14", "ADX(14), Wilder (TA-Lib)", "0..100", 27),
-    _feature("plus_di_14", "+DI(14), Wilder (TA-Lib)", "0..100", 14),
-    _feature("minus_di_14", "-DI(14), Wilder (TA-Lib)", "0..100", 14),
-    _feature("aroonosc_25", "Aroon oscillator(25) (TA-Lib)", "-100..100", 25),
-    _feature("natr_14", "ATR(14) / close * 100, Wilder (TA-Lib)", "percent", 14),
-    _feature("bb_percent_b_20", "(close - lower) / (upper - lower) of BBANDS(20, 2) (TA-Lib)", "ratio", 19),
-    _feature("bb_bandwidth_20", "(upper - lower) / middle of BBANDS(20, 2) (TA-Lib)", "ratio", 19),
+    _feature("stoch_k_14_3", "slow %K of STOCH(14, 3, 3); 50 where there was no range", "0..100", 17, "Lane; TA-Lib"),
+    _feature("stoch_d_3", "%D, the 3-session mean of slow %K", "0..100", 17, "Lane; TA-Lib"),
+    _feature("willr_14", "WILLR(14); -50 where there was no range", "-100..0", 13, "Williams 1973; TA-Lib"),
+    _feature("cci_20", "CCI(20); 0 where the price did not move", "index", 19, "Lambert 1980; TA-Lib"),
+    _feature("mfi_14", "MFI(14); 50 where no money flowed", "0..100", 14, "Quong and Soudack 1989; TA-Lib"),
+    *(_feature(f"close_to_sma_{n}", f"close / SMA({n}) - 1", "ratio", n - 1, "TA-Lib") for n in (20, 50, 200)),
+    _feature("sma_50_to_200", "SMA(50) / SMA(200) - 1", "ratio", 199, "TA-Lib"),
+    _feature("close_to_ema_12", "close / EMA(12) - 1", "ratio", 11, "TA-Lib"),
+    _feature("close_to_ema_26", "close / EMA(26) - 1", "ratio", 25, "TA-Lib"),
+    _feature("ema_12_to_26", "EMA(12) / EMA(26) - 1", "ratio", 25, "TA-Lib"),
+    _feature("adx_14", "ADX(14)", "0..100", 27, f"{_WILDER}; TA-Lib"),
+    _feature("plus_di_14", "+DI(14)", "0..100", 14, f"{_WILDER}; TA-Lib"),
+    _feature("minus_di_14", "-DI(14)", "0..100", 14, f"{_WILDER}; TA-Lib"),
+    _feature("aroonosc_25", "Aroon oscillator(25)", "-100..100", 25, "Chande 1995; TA-Lib"),
+    _feature("natr_14", "ATR(14) / close * 100", "percent", 14, f"{_WILDER}; TA-Lib"),
+    _feature(
+        "bb_percent_b_20",
+        "(close - lower) / (upper - lower) of BBANDS(20, 2)",
+        "ratio",
+        19,
+        "Bollinger; TA-Lib",
+        _STILL,
+    ),
+    _feature("bb_bandwidth_20", "(upper - lower) / middle of BBANDS(20, 2)", "ratio", 19, "Bollinger; TA-Lib"),
     _feature("hist_vol_20", "standard deviation of 20 log returns * sqrt(252)", "annualised", 20),
     _feature("hist_vol_60", "standard deviation of 60 log returns * sqrt(252)", "annualised", 60),
+    _feature("parkinson_vol_20", "sqrt(mean ln(high/low)^2 / (4 ln 2) * 252)", "annualised", 19, "Parkinson 1980"),
+    _feature("vol_ratio_20_60", "hist_vol_20 / hist_vol_60", "ratio", 60, missing=_STILL),
     _feature(
-        "parkinson_vol_20",
-        "sqrt(mean ln(high/low)^2 / (4 ln 2)) * sqrt(252), Parkinson 1980",
-        "annualised",
+        "obv_slope_20",
+        "least-squares slope of OBV over 20 / SMA(volume, 20)",
+        "ratio",
         19,
+        "Granville 1963; TA-Lib",
+        _UNTRADED,
     ),
-    _feature("vol_ratio_20_60", "hist_vol_20 / hist_vol_60", "ratio", 60),
-    _feature("obv_slope_20", "least-squares slope of OBV over 20 / SMA(volume, 20) (TA-Lib)", "ratio", 19),
-    _feature("close_to_vwap_20", "close / (sum typical price * volume / sum volume over 20) - 1", "ratio", 19),
-    _feature("volume_to_sma_20", "volume / SMA(volume, 20)", "ratio", 19),
-    _feature("cmf_20", "Chaikin money flow: sum CLV * volume / sum volume over 20", "-1..1", 19),
+    _feature(
+        "close_to_vwap_20", "close / (sum typical price * volume / sum volume over 20) - 1", "ratio", 19, "", _UNTRADED
+    ),
+    _feature("volume_to_sma_20", "volume / SMA(volume, 20)", "ratio", 19, "", _UNTRADED),
+    _feature("cmf_20", "sum CLV * volume / sum volume over 20", "-1..1", 19, "Chaikin money flow", _UNTRADED),
     *(_feature(f"dist_high_{n}", f"close / highest high of {n} - 1", "ratio", n - 1) for n in (20, 252)),
     *(_feature(f"dist_low_{n}", f"close / lowest low of {n} - 1", "ratio", n - 1) for n in (20, 252)),
     _feature("range_pct", "(high - low) / close", "ratio", 0),

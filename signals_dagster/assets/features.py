@@ -1,13 +1,19 @@
 """The five feature categories and the matrix that joins them."""
 
+from datetime import date, timedelta
+
 import dagster as dg
+import pandas as pd
 
 from signals_core import steps
+from signals_core.calendar import sessions_between
 from signals_core.feature_store import BuiltFeatures
-from signals_core.features.catalog import Category, catalog
+from signals_core.features.catalog import Category
+from signals_core.features.profile import distributions, profile
 from signals_core.provenance import source_digest
+from signals_core.workspace import Workspace
 from signals_dagster.assets.market_data import bars, fundamentals, insider_transactions, reference_bars, short_interest
-from signals_dagster.metadata import OWNERS, materialized, table
+from signals_dagster.metadata import OWNERS, materialized, picture, table
 from signals_dagster.partitions import PARTITIONS, SymbolSpan, date_span, symbol_span
 from signals_dagster.resources import WorkspaceResource
 
@@ -26,11 +32,14 @@ _FACTS: dict[Category, list[dg.AssetsDefinition]] = {
     "alternative": [fundamentals, insider_transactions, short_interest],
 }
 
+# The sector's median is of other symbols' fundamentals and prices.
+_BARS: dict[Category, dg.AssetDep] = {"fundamental": dg.AssetDep(bars, partition_mapping=PARTITIONS.peers)}
+
 
 def _category_asset(category: Category) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"{category}_features",
-        deps=[bars, *_FACTS.get(category, [])],
+        deps=[_BARS.get(category, bars), *_FACTS.get(category, [])],
         partitions_def=PARTITIONS.symbol_date,
         group_name="features",
         owners=OWNERS,
@@ -42,7 +51,7 @@ def _category_asset(category: Category) -> dg.AssetsDefinition:
     def features(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
         span = symbol_span(context, PARTITIONS.symbol_date)
         built = steps.build_category(workspace.open(), category, _with_bars(workspace, span), span.start, span.end)
-        return _described(context, span, built)
+        return _described(context, workspace, span, built)
 
     return features
 
@@ -72,14 +81,23 @@ def feature_matrix(context: dg.AssetExecutionContext, workspace: WorkspaceResour
     """The five categories joined."""
     span = symbol_span(context, PARTITIONS.symbol_date)
     built = steps.build_matrix(workspace.open(), _with_bars(workspace, span), span.start, span.end)
-    return _described(context, span, built)
+    return _described(context, workspace, span, built)
 
 
 def _with_bars(workspace: WorkspaceResource, span: SymbolSpan) -> list[str]:
     return workspace.open().covered(span.symbols)
 
 
-def _described(context: dg.AssetExecutionContext, span: SymbolSpan, built: list[BuiltFeatures]) -> dg.MaterializeResult:
+def _sessions(opened: Workspace, start: date, end: date) -> int:
+    """Sessions of start <= date < end that have closed."""
+    until = min(end, opened.last_session + timedelta(days=1))
+    return len(sessions_between(opened.settings.exchange.calendar, start, until))
+
+
+def _described(
+    context: dg.AssetExecutionContext, workspace: WorkspaceResource, span: SymbolSpan, built: list[BuiltFeatures]
+) -> dg.MaterializeResult:
+    opened = workspace.open()
     frames = {item.symbol: item.frame for item in built}
     by_key = {}
     for key in span.keys:
@@ -89,16 +107,30 @@ def _described(context: dg.AssetExecutionContext, span: SymbolSpan, built: list[
         by_key[str(key)] = {
             "dagster/row_count": 0 if rows is None else len(rows),
             "missing_share": float(rows.isna().to_numpy().mean()) if rows is not None and len(rows) else 1.0,
+            "coverage": 0.0 if rows is None else len(rows) / max(_sessions(opened, start, end), 1),
         }
+    title = f"{len(frames)} symbols" if len(frames) > 1 else ", ".join(frames)
+    filled = {symbol: frame for symbol, frame in frames.items() if len(frame)}
+    catalog = opened.features.catalog
+    joined = pd.concat(filled, names=["symbol", "date"]) if filled else pd.DataFrame()
     columns = [
         {
-            "feature": name,
-            "unit": catalog()[name].unit,
-            "formula": catalog()[name].formula,
-            **{f"missing {symbol}": float(frame[name].isna().mean()) for symbol, frame in frames.items() if len(frame)},
+            "feature": item.name,
+            "unit": catalog[item.name].unit,
+            "formula": catalog[item.name].formula,
+            "missing": item.missing_share,
+            "first valid": item.first_valid,
+            "5 %": item.low,
+            "median": item.median,
+            "95 %": item.high,
         }
-        for name in (next(iter(frames.values())).columns if frames else [])
+        for item in (profile(joined) if filled else [])
     ]
     months = sum(len(item.computed) for item in built)
     context.log.info(f"{months} symbol-months computed, {sum(len(i.reused) for i in built)} unchanged")
-    return materialized(context, by_key, {"months_computed": months, "columns": table(columns)})
+    common = {
+        "months_computed": months,
+        "columns": table(columns),
+        "distributions": picture(distributions(filled, f"{title}, {span.start} to {span.end}"), "Distributions"),
+    }
+    return materialized(context, by_key, common)

@@ -1,6 +1,7 @@
 """The catalogue, and features against TA-Lib, against slower definitions and by invariance."""
 
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import talib
 from signals_core.calendar import sessions_between
 from signals_core.features.catalog import CATEGORIES, catalog, feature_names
 from signals_core.features.cross_asset import CrossAssetFeatureCalculator
+from signals_core.features.documentation import as_markdown
 from signals_core.features.inputs import FeatureInputs
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
@@ -217,3 +219,94 @@ def test_the_calendar_features_of_known_days() -> None:
     assert found["quarter"].tolist() == [1, 4, 1, 1]
     assert found["day_of_year"].tolist() == [60, 366, 86, 87]
     assert found["is_month_end"].tolist() == [1, 1, 0, 1]
+
+
+def test_the_page_of_features_is_that_of_the_catalogue() -> None:
+    page = Path(__file__).parents[2] / "docs" / "features.md"
+    assert page.read_text() == as_markdown(catalog()), "make it anew: signals features docs > docs/features.md"
+
+
+def test_the_catalogue_has_every_feature_of_the_specification() -> None:
+    named = [
+        "rsi_14",
+        "macd_pct",
+        "macd_signal_pct",
+        "macd_hist_pct",
+        "roc_1",
+        "roc_5",
+        "roc_10",
+        "roc_20",
+        "roc_60",
+        "stoch_k_14_3",
+        "stoch_d_3",
+        "willr_14",
+        "cci_20",
+        "mfi_14",
+        "close_to_sma_20",
+        "close_to_sma_50",
+        "close_to_sma_200",
+        "sma_50_to_200",
+        "close_to_ema_12",
+        "close_to_ema_26",
+        "ema_12_to_26",
+        "adx_14",
+        "plus_di_14",
+        "minus_di_14",
+        "aroonosc_25",
+        "natr_14",
+        "bb_percent_b_20",
+        "bb_bandwidth_20",
+        "hist_vol_20",
+        "hist_vol_60",
+        "parkinson_vol_20",
+        "vol_ratio_20_60",
+        "obv_slope_20",
+        "close_to_vwap_20",
+        "volume_to_sma_20",
+        "cmf_20",
+        "dist_high_20",
+        "dist_high_252",
+        "dist_low_20",
+        "dist_low_252",
+        "range_pct",
+        "close_location_value",
+        "gap_pct",
+        "pe_ratio",
+        "pb_ratio",
+        "ps_ratio",
+        "ev_to_ebitda",
+        "earnings_yield",
+        "book_to_price",
+        "sales_to_price",
+        "ebitda_to_ev",
+        "roe",
+        "current_ratio",
+        "debt_to_equity",
+        "revenue_growth_yoy",
+        "earnings_growth_yoy",
+        "dividend_yield",
+        "days_since_filing",
+        "corr_spy_60",
+        "relative_strength_spy_20",
+        "relative_strength_sector_20",
+        "excess_return_spy_20",
+        "excess_return_sector_20",
+        "vix_level",
+        "vix_change_5",
+        "insider_net_value_90d_to_mcap",
+        "insider_buy_count_90d",
+        "insider_shares_90d_to_so",
+        "insider_value_90d",
+        "short_interest_to_float",
+        "days_to_cover",
+        "short_interest_change",
+        "day_of_week",
+        "month",
+        "quarter",
+        "day_of_year",
+        "is_month_end",
+    ]
+    compared = [n for n in catalog() if n.endswith(("_to_sector", "_minus_sector"))]
+    dummies = [n for n in catalog() if n.startswith("sector_")]
+    assert (len(named), len(compared), len(dummies)) == (77, 8, 11)
+    assert set(catalog()) == {*named, *compared, *dummies}
