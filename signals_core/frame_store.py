@@ -104,12 +104,11 @@ class FrameStore:
             frame: index `date` (sorted, unique). float64 is stored as float32.
             digests: for each month, what its rows were made from.
         """
-        months = months_of(pd.DatetimeIndex(frame.index))
         compact = _compact(frame)
         for year in _years(digests):
             path = self._path(symbol, year)
             wanted = {month: value for month, value in digests.items() if int(month[:4]) == year}
-            rows = compact[np.isin(months, list(wanted))]
+            rows = _of_months(compact, wanted)
             with locked(path.with_name(f".{path.name}.lock")):
                 kept, kept_digests = self._others(path, wanted, list(compact.columns))
                 merged = rows if kept is None else pd.concat([kept, rows]).sort_index()
@@ -203,17 +202,22 @@ class FrameStore:
 
 def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, bytes]) -> None:
     """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat."""
-    names = ["date", *map(str, frame.columns)]
-    columns = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns)]
-    table = pa.Table.from_arrays([pa.array(values, from_pandas=True) for values in columns], names)
-    pq.write_table(
-        table.replace_schema_metadata(metadata),
-        path,
-        compression="zstd",
-        use_dictionary=False,  # costs several times more than it saves
-        write_statistics=["date"],
-        write_page_checksum=True,
+    table = pa.Table.from_arrays(
+        [pa.array(frame.index.to_numpy()), *(pa.array(values, from_pandas=True) for values in _columns(frame))],
+        ["date", *frame.columns.tolist()],
+        metadata=metadata,
     )
+    # Neither statistics nor a dictionary of floats that hardly repeat is worth several times the rest.
+    pq.write_table(
+        table, path, use_dictionary=False, write_statistics=["date"], write_page_checksum=True, compression="snappy"
+    )
+
+
+def _columns(frame: pd.DataFrame) -> Iterable[np.ndarray]:
+    values = frame.to_numpy()
+    if values.dtype == "float32":  # one block: no look-up of a column by its name
+        return values.T
+    return [frame[name].to_numpy() for name in frame.columns]
 
 
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:
@@ -223,7 +227,9 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
-    return frame[np.isin(months_of(pd.DatetimeIndex(frame.index)), list(months))]
+    wanted = np.array(list(months), dtype="datetime64[M]").astype(int)
+    own = frame.index.to_numpy().astype("datetime64[M]").astype(int)
+    return frame[np.isin(own, wanted)]
 
 
 def _years(months: Iterable[Month]) -> list[int]:

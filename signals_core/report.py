@@ -119,10 +119,9 @@ def read_report(workspace: Workspace) -> MainReport:
                 **{name: float(share) for name, share in zip(CLASSES, shares, strict=True)},
             }
         )
-    roles = workspace.settings.universe.reference.model_dump()
     reference = [
         {"role": role, "symbol": symbol, **(_covered(coverage[symbol]) if symbol in coverage else {})}
-        for role, symbol in roles.items()
+        for role, symbol in workspace.reference_roles().items()
     ]
     scopes = [_scope_report(workspace, scope, day) for scope in workspace.settings.ml.scopes]
     disclaimer = DEMO_DISCLAIMER if workspace.settings.market_data.provider == "demo" else DISCLAIMER
