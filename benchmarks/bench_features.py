@@ -161,6 +161,8 @@ def whole_pipeline(folder: Path, symbols: int) -> None:
     sectors = ("energy", "financials", "health_care", "industrials", "utilities")
     (folder / "config" / "settings.yaml").write_text(
         "clock: {as_of: 2024-12-31T23:00:00-05:00}\npartitions: {start: 2014-01-01, end: 2025-01-01}\n"
+    )
+    (folder / "config" / "universe.yaml").write_text(
         "universe:\n  sectors: config/sectors.csv\n  reference: {spy: SPY, sector: XLK, vix: ^VIX}\n"
         f"  tickers: [{', '.join(names)}]\n"
     )

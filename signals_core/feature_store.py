@@ -247,7 +247,8 @@ class FeatureStore:
         names = [m for m in months[first_of_month] if overlaps(m, start, end)]
         if not names:
             return {}
-        ends = [pd.Period(month).end_time for month in names]
+        # The last microsecond of each month.
+        ends = (np.array(names, dtype="datetime64[M]") + 1).astype("datetime64[us]") - np.timedelta64(1, "us")
         needs = {need for calculator in self._calculators[category] for need in calculator.needs}
         by_input = [
             prefix_digests(frame, _lengths(frame, ends), name)
@@ -291,7 +292,7 @@ def _span(start: date, end: date) -> slice:
     return slice(pd.Timestamp(start), pd.Timestamp(end) - pd.Timedelta(days=1))
 
 
-def _lengths(frame: pd.DataFrame, ends: list[pd.Timestamp]) -> list[int]:
+def _lengths(frame: pd.DataFrame, ends: np.ndarray) -> list[int]:
     """How many leading rows of `frame` lie at or before each end, by date or by availability."""
     moments = frame.get("available_at", frame.index)
-    return [int(n) for n in pd.Index(moments).searchsorted(pd.DatetimeIndex(ends), side="right")]
+    return moments.to_numpy().searchsorted(ends, side="right").tolist()

@@ -121,14 +121,14 @@ class FrameStore:
         Raises:
             DamagedFile: a file does not match its checksums; it is set aside. The text names it.
         """
-        parts = [
+        tables = [
             self._read(path, columns)
             for path in self._paths(symbol)
             if start.year <= _year_of(path) <= (end - timedelta(days=1)).year
         ]
-        if not parts:
+        if not tables:
             return None
-        frame = pd.concat(parts) if len(parts) > 1 else parts[0]
+        frame = _as_frame(tables)
         first, last = frame.index.searchsorted([pd.Timestamp(start), pd.Timestamp(end)])
         return frame.iloc[first:last]
 
@@ -174,7 +174,7 @@ class FrameStore:
             digests = {m: d for m, d in _content(path)["months"].items() if m not in set(replaced)}
             if not digests:
                 return None, {}
-            frame = _read(path, None)
+            frame = _as_frame([_read(path, None)])
         except DataError:
             _set_aside(path)
             return None, {}
@@ -182,7 +182,7 @@ class FrameStore:
             return None, {}
         return _of_months(frame, digests), digests
 
-    def _read(self, path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
         try:
             return _read(path, columns)
         except DataError:
@@ -214,9 +214,8 @@ def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, byte
 
 
 def _columns(frame: pd.DataFrame) -> Iterable[np.ndarray]:
-    values = frame.to_numpy()
-    if values.dtype == "float32":  # one block: no look-up of a column by its name
-        return values.T
+    if (frame.dtypes.to_numpy() == np.dtype("float32")).all():
+        return frame.to_numpy().T  # no look-up of a column by its name
     return [frame[name].to_numpy() for name in frame.columns]
 
 
@@ -244,19 +243,25 @@ def _set_aside(path: Path) -> Path:
     return path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    wanted = None if columns is None else ["date", *columns]
     try:
-        table = pq.read_table(
-            path,
-            columns=None if columns is None else ["date", *columns],
-            partitioning=None,
-            page_checksum_verification=True,
-        )
-        frame = table.to_pandas().set_index("date")
+        # Half the time of pq.read_table, which opens a dataset.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(wanted, use_threads=False)
     except FileNotFoundError as error:
         raise DataError(f"{path} has gone while it was read: read again") from error
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
+    absent = set(wanted or ["date"]) - set(table.column_names)
+    if absent:
+        raise DataError(f"{path} is damaged (it lacks {', '.join(sorted(absent))})")
+    return table
+
+
+def _as_frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    joined = pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+    frame = joined.to_pandas(use_threads=False).set_index("date")
     frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
     return frame
 

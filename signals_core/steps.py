@@ -178,20 +178,27 @@ def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> 
 
 
 def build_features_and_target(workspace: Workspace) -> list[tuple[BuiltFeatures, BuiltTarget]]:
-    """Bring the categories, the matrix and the labels of every ticker with bars up to date, in that order.
+    """Bring the categories, the matrix and the labels of every ticker with bars up to date.
 
     Returns:
-        The matrix and the labels of each ticker in the whole `data_span`.
+        The matrix and the labels of each ticker from its first month that was not current; the last month of one
+        that was.
 
     Raises:
         MissingPrerequisite: no ticker has bars.
     """
     start, end = data_span(workspace)
     tickers = workspace.covered(workspace.settings.universe.tickers)
+    return [_build_all(workspace, ticker, start, end) for ticker in track("features", tickers, len(tickers))]
+
+
+def _build_all(workspace: Workspace, ticker: str, start: date, end: date) -> tuple[BuiltFeatures, BuiltTarget]:
+    month = first_stale_month(workspace, ticker, start, end) or f"{end - timedelta(days=1):%Y-%m}"
+    since = max(start, date(int(month[:4]), int(month[5:]), 1))
+    store, inputs = workspace.features, workspace.inputs(ticker)
     for category in CATEGORIES:
-        build_category(workspace, category, tickers, start, end)
-    built = build_matrix(workspace, tickers, start, end)
-    return list(zip(built, build_target(workspace, tickers, start, end), strict=True))
+        store.build_category(category, ticker, inputs, since, end)
+    return store.build_matrix(ticker, since, end), _build_target(workspace, ticker, since, end)
 
 
 def target_digests(workspace: Workspace, symbol: str, start: date, end: date) -> dict[Month, str]:
