@@ -20,7 +20,7 @@ from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
 from signals_core.market_data.schemas import validate_bars
-from signals_core.provenance import digest, prefix_digests, source_digest
+from signals_core.provenance import PrefixDigester, digest, source_digest
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class FeatureStore:
             category: FrameStore(folder / category, description) for category in CATEGORIES
         }
         self._matrix = FrameStore(folder / "matrix", description)
+        self._prefix_digests = PrefixDigester()
 
     def compute_features(
         self,
@@ -250,13 +251,14 @@ class FeatureStore:
         # The last microsecond of each month.
         ends = (np.array(names, dtype="datetime64[M]") + 1).astype("datetime64[us]") - np.timedelta64(1, "us")
         needs = {need for calculator in self._calculators[category] for need in calculator.needs}
-        by_input = [
-            prefix_digests(frame, _lengths(frame, ends), name)
+        by_input = {
+            name: self._prefix_digests(frame, _lengths(frame, ends))
             for name, frame in inputs.items()
             if name in needs and frame is not None
-        ]
+        }
         return {
-            month: digest(self._code, category, [digests[i] for digests in by_input]) for i, month in enumerate(names)
+            month: digest(self._code, category, {name: digests[at] for name, digests in by_input.items()})
+            for at, month in enumerate(names)
         }
 
     def stored_months(self, symbol: str) -> dict[Category | str, dict[Month, str]]:
