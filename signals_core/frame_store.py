@@ -220,9 +220,10 @@ def _columns(frame: pd.DataFrame) -> Iterable[np.ndarray]:
 
 
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:
-    if (frame.dtypes == "float64").all():
+    doubles = frame.dtypes.to_numpy() == np.dtype("float64")
+    if doubles.all():
         return frame.astype("float32")
-    return frame.astype({n: "float32" for n in frame.columns if frame[n].dtype == "float64"})
+    return frame.astype(dict.fromkeys(frame.columns[doubles], "float32")) if doubles.any() else frame
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
