@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from signals_core.ml.metrics import ReliabilityBin
 from signals_core.ml.monitoring import DriftReport
+from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.validation import WindowResult
 
 if TYPE_CHECKING:

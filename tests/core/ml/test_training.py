@@ -9,15 +9,9 @@ from signals_core import steps
 from signals_core.errors import MissingPrerequisite
 from signals_core.features.catalog import CATEGORIES
 from signals_core.ml.bundle import load_bundle, read_frame
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward
 from signals_core.ml.registry import ModelRegistry
-from signals_core.ml.training import (
-    CALIBRATED_COLUMNS,
-    as_of_sunday,
-    calibrate_forward,
-    is_current,
-    row_losses,
-    train_model,
-)
+from signals_core.ml.training import as_of_sunday, is_current, row_losses, train_model
 from signals_core.ml.windows import all_windows, compute_windows
 from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
 
