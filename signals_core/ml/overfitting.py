@@ -2,7 +2,7 @@
 
 Written here and not imported. purgedcv 0.1.11 (MIT, no new dependencies) is sound, and the tests compare with
 it where it is installed; but it scores every trial of every combination in a Python loop (hundreds of times
-slower: minutes for 100 trials in 16 blocks), and its Sharpe ratios know no serial correlation. skfolio 1.12
+slower: over a minute for 100 trials in 16 blocks), and its Sharpe ratios know no serial correlation. skfolio 1.12
 (BSD-3) has no probability of overfitting and brings a solver and plotly; pypbo is not on PyPI.
 """
 

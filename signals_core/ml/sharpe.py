@@ -22,12 +22,12 @@ class SharpeEstimate:
     @property
     def annual(self) -> float:
         """The ratio times the root of 252."""
-        return self.ratio * np.sqrt(SESSIONS_PER_YEAR)
+        return float(self.ratio * np.sqrt(SESSIONS_PER_YEAR))
 
     @property
     def annual_error(self) -> float:
         """The standard error of `annual`."""
-        return self.standard_error * np.sqrt(SESSIONS_PER_YEAR)
+        return float(self.standard_error * np.sqrt(SESSIONS_PER_YEAR))
 
 
 def sharpe_estimate(daily_returns: pd.Series | np.ndarray, lags: int = 0) -> SharpeEstimate:
