@@ -142,7 +142,7 @@ def _train(
     created = workspace.now.astimezone(UTC)
     # Other inputs can lead to the very same model: both belong to its name.
     version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
-    out_of_fold = out_of_fold.assign(trade_return=_trade_returns(workspace, out_of_fold.index))
+    out_of_fold = out_of_fold.assign(trade_return=trade_returns(workspace, out_of_fold.index))
     trials = max(settings.tuning.trials, 1) * len(windows)
     figures = _figures(out_of_fold, horizon, settings.validation.cost_bps, trials) | {
         "train_rows": fitted["rows"],
@@ -229,8 +229,12 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: i
     }
 
 
-def _trade_returns(workspace: Workspace, index: pd.MultiIndex) -> pd.Series:
-    """What one session's holding earned after each row (symbol, date), by `make_target`."""
+def trade_returns(workspace: Workspace, index: pd.MultiIndex) -> pd.Series:
+    """What one session's holding earned after each row (symbol, date), by `make_target`; NaN if not known then.
+
+    Args:
+        index: rows whose labels are known.
+    """
     dates = index.get_level_values("date")
     start, end = dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date()
     found = {}
