@@ -192,6 +192,7 @@ def signal_returns(probabilities: pd.DataFrame, trade_return: pd.Series, horizon
     At the close of t each symbol gets a view p_up - p_down; at the next open 1/horizon of the book follows
     it and is held `horizon` sessions. A day's return is the mean over symbols of the tranches' mean view
     times that day's open-to-open return, less `cost_bps` per unit of changed position.
+    A symbol's days without a known return are left out: what it still holds after its last row is not counted.
 
     Args:
         probabilities: index (symbol, date), columns p_down, p_flat, p_up.
