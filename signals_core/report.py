@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from signals_core.features.catalog import catalog
-from signals_core.ml import metrics
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.monitoring import DriftReport, DriftStore
 from signals_core.ml.registry import Version
+from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.target import CLASSES, class_shares
 from signals_core.ml.training import reliability_of
 from signals_core.ml.validation import WindowResult
@@ -57,7 +57,7 @@ class ScopeReport:
     windows: list[WindowResult]
     newest: Version | None
     active: Version | None
-    reliability: list[metrics.ReliabilityBin]
+    reliability: list[ReliabilityBin]
     features_without_data: list[str]
     signals: pd.DataFrame | None
     drift: DriftReport | None
@@ -136,7 +136,7 @@ def _scope_report(workspace: Workspace, scope: Scope, day: Any) -> ScopeReport:
     versions = workspace.registry.list_versions(scope)
     newest = versions[-1] if versions else None
     active = workspace.registry.get_active(scope)
-    bins: list[metrics.ReliabilityBin] = []
+    bins: list[ReliabilityBin] = []
     absent: list[str] = []
     if newest is not None:
         folder = workspace.models / newest.model_path
