@@ -1,11 +1,14 @@
+import io
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from signals_core.ml.comparison import compare_challengers, earned_its_place
 from signals_core.ml.validation import WalkForwardValidator, WindowResult
+from signals_core.report import read_report, render
 from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
 
 
@@ -72,3 +75,21 @@ def test_pooled_means_are_those_of_the_latest_windows_rows(results):
     rows = rows[~rows.index.duplicated(keep="last")]
     given = rows[["p_down", "p_flat", "p_up"]].to_numpy("float64")[np.arange(len(rows)), rows["label"]]
     assert found.xgboost_log_loss == pytest.approx(-np.log(given).mean(), abs=1e-9)
+
+
+def test_the_report_says_whether_xgboost_earned_its_place(validated, open_workspace):
+    report = read_report(open_workspace(validated))
+    console = Console(width=160, file=io.StringIO())
+    render(report, console)
+    text = console.file.getvalue()
+    for scope in report.scopes:
+        assert list(scope.challenges) == ["prior", "logistic"]
+        assert f"  {scope.challenges['logistic']}" in text
+        earned = earned_its_place(scope.challenges)
+        assert (f"{scope.scope}: XGBoost earned its place" in text) is earned
+        assert (
+            f"{scope.scope}: XGBoost has not shown that it is better than both prior and logistic" in text
+        ) != earned
+    assert [s["xgboost_earned_its_place"] for s in report.to_dict()["scopes"]] == [
+        earned_its_place(scope.challenges) for scope in report.scopes
+    ]
