@@ -124,3 +124,17 @@ def test_it_is_never_stored_beside_a_real_source(invented: Path) -> None:
         pytest.raises(SettingsError, match="keep synthetic apart"),
     ):
         steps.ingest(mixed, ["AAA", "BBB"])
+
+
+def test_the_configuration_that_ships_with_it_works(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    loaded = load_settings(root, root / "config" / "synthetic.yaml", {"SA_PATHS__DATA": str(tmp_path)})
+    with Workspace(loaded) as workspace:
+        last = workspace.last_session
+        for item in steps.ingest(workspace, ["INV01", *workspace.reference_symbols()]):
+            assert (item.rejected, item.problem) == (0, None)
+        (coverage,) = workspace.market.coverage(["INV01"]).values()
+        assert (coverage.first, coverage.last) == (date(2015, 1, 2), last) == (date(2015, 1, 2), date(2020, 1, 3))
+        assert workspace.data == tmp_path
+        for dataset in ("fundamentals", "insider_transactions", "short_interest"):
+            assert workspace.fact_provider(dataset).name == "synthetic"
