@@ -22,11 +22,11 @@ from signals_core.ml.bundle import (
     write_bundle,
 )
 from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.feature_groups import group_columns
 from signals_core.ml.gate import Decision, decide
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.registry import Version
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
-from signals_core.ml.tuning import tune
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
 from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
@@ -126,11 +126,12 @@ def _train(
             f"{scope}: {len(panel.features)} labelled training rows, ml.min_training_samples asks for "
             f"{settings.ml.min_training_samples}"
         )
-    with task(f"train {scope}", 3) as done:
-        tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
-        done("tuned")
+    # The recipe that the newest window found: a retrain costs one fit, and what is judged is what is served.
+    tuned = windows[-1]
+    columns = group_columns(panel.features, tuned.feature_group)
+    with task(f"train {scope}", 2) as done:
         pipeline = MLPipeline(settings.ml, settings.tuning.seed)
-        fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
+        fitted = pipeline.train(panel.features[columns], panel.target["label"], tuned.params, tuned.rounds)
         done("trained")
         out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows, horizon)
         labels = labels_of(out_of_fold["label"])
@@ -156,7 +157,9 @@ def _train(
         "train_start": str(panel.features.index.get_level_values("date").min().date()),
         "train_end": str(panel.features.index.get_level_values("date").max().date()),
         "symbols": sorted(panel.features.index.unique("symbol")),
-        "features_without_data": [c for c in panel.features.columns if c not in pipeline.features],
+        "features_without_data": [c for c in panel.features.columns if panel.features[c].isna().all()],
+        "feature_group": tuned.feature_group,
+        "tuned_by_window": tuned.start,
         "class_shares": class_shares(panel.target["label"]).tolist(),
         "params": tuned.params,
         "rounds": tuned.rounds,

@@ -6,14 +6,8 @@ import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import validation
-from signals_core.ml.validation import (
-    WalkForwardValidator,
-    Window,
-    WindowRows,
-    calendar_windows,
-    pool_out_of_fold,
-    window_rows,
-)
+from signals_core.ml.splits import PanelSplitter, RowUse, Window, WindowRows, window_rows
+from signals_core.ml.validation import WalkForwardValidator, pool_out_of_fold
 from signals_core.settings import ValidationSettings
 from signals_core.workspace import Panel
 from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
@@ -34,110 +28,15 @@ def panel() -> Panel:
     return make_panel()
 
 
-def test_windows_of_two_and_a_half_years_start_on_these_dates():
-    windows = calendar_windows(date(2020, 1, 1), date(2022, 7, 2), train_months=12, test_months=6, step_months=3)
-    assert [(w.train_start.isoformat(), w.key, w.test_end.isoformat()) for w in windows] == [
-        ("2020-01-01", "2021-01-01", "2021-07-01"),
-        ("2020-04-01", "2021-04-01", "2021-10-01"),
-        ("2020-07-01", "2021-07-01", "2022-01-01"),
-        ("2020-10-01", "2021-10-01", "2022-04-01"),
-        ("2021-01-01", "2022-01-01", "2022-07-01"),
-    ]
-
-
-@pytest.mark.parametrize(("end", "count"), [(date(2021, 6, 30), 0), (date(2021, 7, 1), 1), (date(2021, 9, 30), 1)])
-def test_a_window_exists_only_once_its_test_has_ended(end, count):
-    assert len(list(calendar_windows(date(2020, 1, 1), end, 12, 6, 3))) == count
-
-
-def test_windows_begin_with_the_month_of_the_first_date():
-    first = next(calendar_windows(date(2020, 2, 17), date(2023, 1, 1), 24, 6, 3))
-    assert (first.train_start, first.test_start) == (date(2020, 2, 1), date(2022, 2, 1))
-
-
-def test_training_ends_five_sessions_before_the_test_around_christmas(panel):
-    rows = window_rows(WINDOW, panel.target)
-    trained = dates_of(panel, rows.train)
-    # The label of 23 December 2020 ends on the 31st; that of the 24th on 4 January, inside the test.
-    assert (trained.min(), trained.max()) == (pd.Timestamp("2020-01-02"), pd.Timestamp("2020-12-23"))
-    assert rows.purged == 2 * 5
-
-
-def test_testing_ends_where_labels_would_reach_past_the_window(panel):
-    rows = window_rows(WINDOW, panel.target)
-    tested = dates_of(panel, rows.test)
-    assert (tested.min(), tested.max()) == (pd.Timestamp("2021-01-04"), pd.Timestamp("2021-06-23"))
-    assert rows.unlabelled == 2 * 5
-
-
-@pytest.mark.parametrize("embargo", [0, 1, 10])
-@pytest.mark.parametrize("horizon", [1, 5, 20])
-def test_no_label_of_training_reaches_the_test_and_none_of_the_test_past_its_end(horizon, embargo):
-    panel = make_panel(horizon=horizon)
-    rows = window_rows(WINDOW, panel.target, embargo)
-    ends = panel.target["label_end"]
-    assert ends[rows.train].max() < pd.Timestamp("2021-01-01")
-    assert ends[rows.test].max() < pd.Timestamp("2021-07-01")
-    assert not (rows.train & rows.test).any()
-    assert len(dates_of(panel, rows.train).unique()) == 253 - horizon - embargo  # XNYS had 253 sessions in 2020
-
-
-def test_an_embargo_of_three_sessions_moves_the_last_training_date_three_sessions_back(panel):
-    rows = window_rows(WINDOW, panel.target, embargo_sessions=3)
-    # The barrier is 29 December 2020: the last label ends on the 28th.
-    assert dates_of(panel, rows.train).max() == pd.Timestamp("2020-12-18")
-    assert rows.purged == 2 * 8
-
-
-def test_an_embargo_before_the_first_bar_of_a_late_listing_is_refused_like_any_window_without_training_rows():
-    late = make_panel(("AAA",), listed={"AAA": date(2021, 3, 1)})
-    rows = window_rows(WINDOW, late.target, embargo_sessions=5)
-    assert not rows.train.any()
-
-
-def test_a_date_is_never_split_between_training_and_test():
-    panel = make_panel(("AAA", "BBB", "CCC"))
-    for window in calendar_windows(date(2020, 1, 1), date(2021, 8, 1), 6, 2, 1):
-        rows = window_rows(window, panel.target)
-        for side in (rows.train, rows.test):
-            assert set(pd.Series(dates_of(panel, side)).value_counts()) == {3}
-        assert not set(dates_of(panel, rows.train)) & set(dates_of(panel, rows.test))
-
-
-def test_a_late_listing_trains_from_its_first_bar_and_is_purged_by_its_own_labels():
-    panel = make_panel(listed={"BBB": date(2020, 9, 1)})
-    rows = window_rows(WINDOW, panel.target)
-    index = panel.target.index
-    late = index.get_level_values("symbol") == "BBB"
-    assert dates_of(panel, rows.train & late).min() == pd.Timestamp("2020-09-01")
-    assert dates_of(panel, rows.train & ~late).min() == pd.Timestamp("2020-01-02")
-    assert panel.target["label_end"][rows.train & late].max() == pd.Timestamp("2020-12-31")
-
-
-def test_a_symbol_with_missing_bars_is_purged_by_its_own_later_label_end(panel):
-    # BBB does not trade for a fortnight before the test: five of ITS bars reach further than five sessions.
-    from signals_core.ml.target import make_target
-
-    dates = panel.target.xs("AAA").index
-    gone = (dates >= "2020-12-14") & (dates < "2020-12-28")
-    bars = pd.DataFrame({"open": 1.0, "close": np.arange(len(dates)) + 100.0}, index=dates)[~gone]
-    target = pd.concat({"AAA": panel.target.xs("AAA"), "BBB": make_target(bars, QUICK_ML)}, names=["symbol", "date"])
-    rows = window_rows(WINDOW, target)
-    last = (
-        pd.Series(target.index.get_level_values("date")[rows.train], target.index[rows.train]).groupby("symbol").max()
-    )
-    assert last.to_dict() == {"AAA": pd.Timestamp("2020-12-23"), "BBB": pd.Timestamp("2020-12-10")}
-
-
 def rows_that_reach_the_model(monkeypatch, panel: Panel) -> pd.DataFrame:
     """The target rows that the validator hands to tuning and training."""
     seen = []
     real = validation.tune
 
-    def spy(features, target, ml, tuning):
+    def spy(features, target, ml, tuning, **more):
         seen.append(target)
         assert features.index.equals(target.index)
-        return real(features, target, ml, tuning)
+        return real(features, target, ml, tuning, **more)
 
     monkeypatch.setattr(validation, "tune", spy)
     result = validator().run_window(WINDOW, panel.features, panel.target)
@@ -154,13 +53,13 @@ def test_what_reaches_the_model_is_purged(monkeypatch, panel):
 
 
 def test_the_purge_test_notices_when_the_purge_is_removed(monkeypatch, panel):
-    def without_purge(window, target, embargo_sessions=0):
-        rows = window_rows(window, target, embargo_sessions)
-        dates = target.index.get_level_values("date")
-        spans = (dates >= pd.Timestamp(window.train_start)) & (dates < pd.Timestamp(window.test_start))
-        return WindowRows(spans & target["label_end"].notna().to_numpy(), rows.test, 0, rows.unlabelled)
+    class WithoutPurge(PanelSplitter):
+        def split(self, window):
+            use = super().split(window).use.copy()
+            use[use == RowUse.PURGED] = RowUse.TRAIN
+            return WindowRows(window, window.test_start, use)
 
-    monkeypatch.setattr(validation, "window_rows", without_purge)
+    monkeypatch.setattr(validation, "PanelSplitter", WithoutPurge)
     with pytest.raises(AssertionError):
         assert_purged(rows_that_reach_the_model(monkeypatch, panel))
 
