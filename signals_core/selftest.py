@@ -18,10 +18,10 @@ from signals_core.features.leakage import find_leaks
 from signals_core.features.point_in_time import session_closes
 from signals_core.market_data.schemas import validate_bars
 from signals_core.ml.audit import audit_calibration, audit_split, audit_window
+from signals_core.ml.splits import calendar_windows, split_latest
 from signals_core.ml.target import NO_LABEL
 from signals_core.ml.training import calibrate_forward
-from signals_core.ml.tuning import split_latest
-from signals_core.ml.validation import WalkForwardValidator, WindowResult, calendar_windows, pool_out_of_fold
+from signals_core.ml.validation import WalkForwardValidator, WindowResult, pool_out_of_fold
 from signals_core.progress import task
 from signals_core.settings import MLSettings, TuningSettings
 from signals_core.synthetic import Market, MarketModel, make_market

@@ -11,9 +11,10 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from signals_core.ml.splits import Window
 from signals_core.ml.target import CLASSES, NO_LABEL
 from signals_core.ml.training import CALIBRATED_COLUMNS
-from signals_core.ml.validation import PROBABILITY_COLUMNS, Window, WindowResult
+from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult
 
 Calibrate = Callable[[pd.DataFrame, int, int], pd.DataFrame]
 
@@ -29,6 +30,9 @@ class WindowRunner(Protocol):
 _FUTURES = 3
 """A choice between few trials can come out the same by luck."""
 _OTHER_SCALE = -3.0
+_LEARNED = ("params", "rounds", "prior", "train_rows", "feature_group", "tuning_log_loss")
+_OUTCOMES = ["label", "label_end", "forward_return"]
+"""Of the out-of-fold rows; all other columns are predictions, of the model and of its challengers."""
 
 
 def audit_window(runner: WindowRunner, window: Window, features: pd.DataFrame, target: pd.DataFrame) -> list[str]:
@@ -55,15 +59,11 @@ def audit_window(runner: WindowRunner, window: Window, features: pd.DataFrame, t
 
 
 def _differences(once: WindowResult, again: WindowResult, before: pd.Timestamp) -> list[str]:
-    found = [
-        f"{name} of the model"
-        for name in ("params", "rounds", "prior", "train_rows")
-        if getattr(once, name) != getattr(again, name)
-    ]
+    found = [f"{name} of the model" for name in _LEARNED if getattr(once, name) != getattr(again, name)]
     rows = []
     for result in (once, again):
         dates = result.out_of_fold.index.get_level_values("date")
-        rows.append(result.out_of_fold.loc[dates < before, PROBABILITY_COLUMNS])
+        rows.append(result.out_of_fold[dates < before].drop(columns=_OUTCOMES))
     if not rows[0].index.equals(rows[1].index):
         return [*found, "which rows are tested"]
     changed = (rows[0].to_numpy() != rows[1].to_numpy()).any(axis=1)

@@ -5,7 +5,9 @@ that the check is silent about the project as it is.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -15,19 +17,12 @@ from signals_core.feature_store import FeatureStore
 from signals_core.features import technical
 from signals_core.features.leakage import find_leaks
 from signals_core.features.technical import TechnicalFeatureCalculator
-from signals_core.ml import training, tuning, validation
+from signals_core.ml import logistic, training, tuning, validation
 from signals_core.ml.audit import audit_calibration, audit_split, audit_window
 from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.splits import PanelSplitter, RowUse, Window, WindowRows, calendar_windows, split_latest
 from signals_core.ml.training import CALIBRATED_COLUMNS
-from signals_core.ml.validation import (
-    PROBABILITY_COLUMNS,
-    WalkForwardValidator,
-    Window,
-    WindowResult,
-    WindowRows,
-    calendar_windows,
-    pool_out_of_fold,
-)
+from signals_core.ml.validation import PROBABILITY_COLUMNS, WalkForwardValidator, WindowResult, pool_out_of_fold
 from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 from signals_core.synthetic import Market, MarketModel, make_market
 from signals_core.workspace import Panel
@@ -69,8 +64,26 @@ def window_breaches(panel: Panel, window: Window) -> list[str]:
     return audit_window(validator(), window, panel.features, panel.target)
 
 
-def split_breaches(panel: Panel) -> list[str]:
-    return audit_split(panel.target, *tuning.split_latest(panel.target, TUNING.validation_fraction))
+def split_breaches(panel: Panel, searcher: ModuleType) -> list[str]:
+    """Of the rows that a search for parameters fits on and scores on, seen where it asks for them."""
+    asked: list[list[str]] = []
+    split = searcher.split_latest
+
+    def watched(target: pd.DataFrame, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+        fit, score = split(target, fraction)
+        asked.append(audit_split(target, fit, score))
+        return fit, score
+
+    known = (panel.target["label"] >= 0).to_numpy()
+    features, target = panel.features[known], panel.target[known]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searcher, "split_latest", watched)
+        if searcher is tuning:
+            tuning.tune(features, target, ML, TUNING)
+        else:
+            logistic.fit_logistic(features, target, TUNING.validation_fraction, ML.prediction_horizon, ["all"])
+    assert asked
+    return asked[0]
 
 
 def calibration_breaches(pooled: pd.DataFrame) -> list[str]:
@@ -88,16 +101,23 @@ def leaking_features(market: Market) -> set[str]:
 # 1 ---------------------------------------------------------------------------------------------------------
 
 
-def without_purge(window: Window, target: pd.DataFrame, embargo_sessions: int = 0) -> WindowRows:
-    rows = validation.window_rows.honest(window, target, embargo_sessions)  # type: ignore[attr-defined]
-    dates = target.index.get_level_values("date")
-    span = (dates >= pd.Timestamp(window.train_start)) & (dates < pd.Timestamp(window.test_start))
-    return WindowRows(span & target["label_end"].notna().to_numpy(), rows.test, 0, rows.unlabelled)
+def sabotage_windows(patch: pytest.MonkeyPatch, change: Callable[[WindowRows], np.ndarray]) -> None:
+    """Let every window use rows as `change` says instead of as the splitter found."""
+    split = PanelSplitter.split
+
+    def sabotaged(self: PanelSplitter, window: Window) -> WindowRows:
+        rows = split(self, window)
+        return replace(rows, use=change(rows))
+
+    patch.setattr(PanelSplitter, "split", sabotaged)
 
 
 def test_a_window_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel: Panel, windows: list[Window]) -> None:
+    def without_purge(rows: WindowRows) -> np.ndarray:
+        return np.where(rows.use == RowUse.PURGED, np.uint8(RowUse.TRAIN), rows.use)
+
     assert window_breaches(panel, windows[0]) == []
-    sabotage(monkeypatch, validation, "window_rows", without_purge)
+    sabotage_windows(monkeypatch, without_purge)
     breaches = window_breaches(panel, windows[0])
     assert any("predictions" in breach for breach in breaches)
 
@@ -105,15 +125,17 @@ def test_a_window_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel
 # 2 ---------------------------------------------------------------------------------------------------------
 
 
-def shuffled_window(window: Window, target: pd.DataFrame, embargo_sessions: int = 0) -> WindowRows:
-    """The rows of the window's spans dealt out at random, as KFold(shuffle=True) would."""
-    rows = validation.window_rows.honest(window, target, embargo_sessions)  # type: ignore[attr-defined]
-    used = np.flatnonzero(rows.train | rows.test)
-    tests = np.zeros(len(target), dtype=bool)
-    tests[np.random.default_rng(0).choice(used, int(rows.test.sum()), replace=False)] = True
-    trains = np.zeros(len(target), dtype=bool)
-    trains[used] = True
-    return WindowRows(trains & ~tests, tests, 0, rows.unlabelled)
+def test_a_window_of_shuffled_rows_is_caught(
+    monkeypatch: pytest.MonkeyPatch, panel: Panel, windows: list[Window]
+) -> None:
+    def shuffled(rows: WindowRows) -> np.ndarray:
+        """The rows of both spans dealt out at random, as KFold(shuffle=True) would."""
+        use, dealt = rows.use.copy(), np.flatnonzero(rows.train | rows.test)
+        use[dealt] = np.random.default_rng(0).permutation(use[dealt])
+        return use
+
+    sabotage_windows(monkeypatch, shuffled)
+    assert window_breaches(panel, windows[0]) != []
 
 
 def shuffled_split(target: pd.DataFrame, fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -121,28 +143,25 @@ def shuffled_split(target: pd.DataFrame, fraction: float) -> tuple[np.ndarray, n
     return ~score, score
 
 
-def test_a_window_of_shuffled_rows_is_caught(
-    monkeypatch: pytest.MonkeyPatch, panel: Panel, windows: list[Window]
+@pytest.mark.parametrize("searcher", [tuning, logistic], ids=["tuning", "logistic"])
+def test_a_search_on_shuffled_folds_is_caught(
+    monkeypatch: pytest.MonkeyPatch, panel: Panel, searcher: ModuleType
 ) -> None:
-    sabotage(monkeypatch, validation, "window_rows", shuffled_window)
-    assert window_breaches(panel, windows[0]) != []
-
-
-def test_tuning_on_shuffled_folds_is_caught(monkeypatch: pytest.MonkeyPatch, panel: Panel) -> None:
-    assert split_breaches(panel) == []
-    sabotage(monkeypatch, tuning, "split_latest", shuffled_split)
-    breaches = " ".join(split_breaches(panel))
+    assert split_breaches(panel, searcher) == []
+    monkeypatch.setattr(searcher, "split_latest", shuffled_split)
+    breaches = " ".join(split_breaches(panel, searcher))
     assert "dates are split" in breaches
     assert "fitted rows have a label that ends on" in breaches
 
 
-def test_tuning_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel: Panel) -> None:
+@pytest.mark.parametrize("searcher", [tuning, logistic], ids=["tuning", "logistic"])
+def test_a_search_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel: Panel, searcher: ModuleType) -> None:
     def unpurged(target: pd.DataFrame, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-        _, score = tuning.split_latest.honest(target, fraction)  # type: ignore[attr-defined]
+        _, score = split_latest(target, fraction)
         return ~score, score
 
-    sabotage(monkeypatch, tuning, "split_latest", unpurged)
-    (breach,) = split_breaches(panel)
+    monkeypatch.setattr(searcher, "split_latest", unpurged)
+    (breach,) = split_breaches(panel, searcher)
     assert breach.startswith("15 fitted rows have a label that ends on")  # 5 sessions of 3 symbols
 
 
@@ -162,7 +181,7 @@ def calibrate_in_symbol_sorted_folds(pooled: pd.DataFrame, min_rows: int, horizo
 def test_calibration_on_symbol_sorted_folds_is_caught(monkeypatch: pytest.MonkeyPatch, pooled: pd.DataFrame) -> None:
     assert pooled.index.is_monotonic_increasing  # sorted by symbol
     assert calibration_breaches(pooled) == []
-    sabotage(monkeypatch, training, "calibrate_forward", calibrate_in_symbol_sorted_folds)
+    monkeypatch.setattr(training, "calibrate_forward", calibrate_in_symbol_sorted_folds)
     assert len(calibration_breaches(pooled)) == pooled["window"].nunique() - 1
 
 
@@ -209,7 +228,7 @@ def test_tuning_on_the_test_window_is_caught(
     def tuned_on_the_test(
         self: WalkForwardValidator, window: Window, features: pd.DataFrame, target: pd.DataFrame
     ) -> WindowResult:
-        rows = validation.window_rows(window, target)
+        rows = PanelSplitter(target).split(window)
         tune = tuning.tune
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
@@ -257,14 +276,3 @@ def test_a_model_that_looks_at_later_features_of_the_test_is_caught(panel: Panel
 
     (breach,) = audit_window(Centred(), windows[0], panel.features, panel.target)
     assert "predictions, the first of AAA on 2020-01-02" in breach
-
-
-def sabotage(patch: pytest.MonkeyPatch, module: object, name: str, with_what: Callable[..., object]) -> None:
-    """Put a function in the place of a guard; it may call the guard as its attribute `honest`."""
-    honest = getattr(module, name)
-
-    def sabotaged(*given: object, **named: object) -> object:
-        return with_what(*given, **named)
-
-    sabotaged.honest = honest  # type: ignore[attr-defined]
-    patch.setattr(module, name, sabotaged)
