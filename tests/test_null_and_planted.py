@@ -22,7 +22,7 @@ FIRST_TRAINING = pd.Timestamp("2012-01-01")
 NULL_TESTS, PLANTED_TESTS = 6, 3
 """The first test period only calibrates: five and two are judged."""
 NULL_SEEDS, PLANTED_SEEDS = (11, 12, 13), (21, 22, 23)
-TUNING = TuningSettings(trials=8)
+TUNING = TuningSettings(trials=6)
 
 
 def invent(model: MarketModel, seed: int, tests: int, columns: Columns = "symbol_level") -> tuple[Market, Panel]:
