@@ -8,7 +8,7 @@ its own end, and once that has passed it never changes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum
 from functools import cached_property
@@ -48,9 +48,6 @@ class RowUse(IntEnum):
     UNLABELLED = 5
 
 
-_TRAIN, _TEST, _PURGED, _UNLABELLED = (
-    np.uint8(use) for use in (RowUse.TRAIN, RowUse.TEST, RowUse.PURGED, RowUse.UNLABELLED)
-)
 _NAT, _NEVER = np.iinfo("int64").min, np.iinfo("int64").max
 """How a datetime64 says "not a time", and a moment that no barrier lies after."""
 
@@ -64,23 +61,30 @@ REASONS = {
 
 @dataclass(frozen=True)
 class WindowRows:
-    """What a window does with every row of a panel."""
+    """The rows of a panel that a window trains and tests on, and on demand what it does with every other."""
 
     window: Window
     barrier: date
     """Labels of training rows end before it: the test start, or that many sessions earlier with an embargo."""
-    use: np.ndarray
-    """`RowUse` of each row (n,), uint8."""
+    train_rows: np.ndarray
+    """Numbers of the rows to train on, in order of date."""
+    test_rows: np.ndarray
+    panel: "PanelSplitter" = field(repr=False)
 
     @cached_property
     def train(self) -> np.ndarray:
         """Boolean (n,): the rows to train on."""
-        return self.use == RowUse.TRAIN
+        return self.panel.mask(self.train_rows)
 
     @cached_property
     def test(self) -> np.ndarray:
         """Boolean (n,): the rows to test on."""
-        return self.use == RowUse.TEST
+        return self.panel.mask(self.test_rows)
+
+    @cached_property
+    def use(self) -> np.ndarray:
+        """`RowUse` of each row (n,), uint8."""
+        return self.panel.uses(self)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -149,7 +153,7 @@ class PanelSplitter:
         self._first_row = np.concatenate([[0], np.cumsum(per_session)])
         # 16 bits are sorted by radix, many times faster than the comparisons that wider integers need.
         narrow = codes.astype("int16") if len(self._sessions) <= np.iinfo("int16").max else codes
-        self._order = np.argsort(narrow, kind="stable")
+        self._order = np.argsort(narrow, kind="stable").astype("int32")
         ends = target["label_end"].to_numpy(self._sessions.dtype).view("int64")
         missing = (_labels(target["label"]) == NO_LABEL) | (ends == _NAT)
         self._ends = np.where(missing, _NEVER, ends)[self._order]
@@ -159,25 +163,44 @@ class PanelSplitter:
             raise DataError(f"the label of {row} ends on or before its own date: label_end must lie after it")
 
     def split(self, window: Window) -> WindowRows:
-        """What the window does with every row; see the module for the exact predicate."""
-        spans = np.array([window.train_start, window.test_start, window.test_end], dtype=self._sessions.dtype)
-        first, boundary, last = np.searchsorted(self._sessions, spans)
+        """The rows of a window; see the module for the exact predicate."""
+        (low, middle, high), spans = self._bounds(window)
         barrier = spans[1]
+        boundary = np.searchsorted(self._sessions, barrier)
         if self._embargo and boundary:
             barrier = min(barrier, self._sessions[max(boundary - self._embargo, 0)])
-        low, middle, high = self._first_row[[first, boundary, last]]
-        train, test = self._ends[low:middle], self._ends[middle:high]
-        known_by_barrier, known_by_start, known_by_end = (m.view("int64") for m in (barrier, spans[1], spans[2]))
-        uses = np.empty(high - low, dtype="uint8")
-        trains, tests = uses[: middle - low], uses[middle - low :]
-        trains[:] = np.where(train < known_by_barrier, _TRAIN, _PURGED)
-        tests[:] = np.where(test < known_by_end, _TEST, _UNLABELLED)
-        if barrier < spans[1]:
-            trains[(train >= known_by_barrier) & (train < known_by_start)] = RowUse.EMBARGOED
-        trains[train >= known_by_end] = RowUse.UNLABELLED
-        use = np.zeros(self._rows, dtype="uint8")
-        use[self._order[low:high]] = uses
-        return WindowRows(window, barrier.astype("datetime64[D]").item(), use)
+        trains = self._ends[low:middle] < barrier.view("int64")
+        tests = self._ends[middle:high] < spans[2].view("int64")
+        return WindowRows(
+            window,
+            barrier.astype("datetime64[D]").item(),
+            self._order[low:middle][trains],
+            self._order[middle:high][tests],
+            self,
+        )
+
+    def uses(self, rows: WindowRows) -> np.ndarray:
+        """`RowUse` of every row of the panel (n,), uint8."""
+        (low, _, high), spans = self._bounds(rows.window)
+        start, end = (moment.view("int64") for moment in spans[1:])
+        ends = self._ends[low:high]
+        # Of what is left out: not known by the test's end, known only in it, or known within the embargo.
+        left_out = np.select([ends >= end, ends >= start], [RowUse.UNLABELLED, RowUse.PURGED], default=RowUse.EMBARGOED)
+        use = np.full(self._rows, RowUse.OUTSIDE, dtype="uint8")
+        use[self._order[low:high]] = left_out
+        use[rows.train_rows], use[rows.test_rows] = RowUse.TRAIN, RowUse.TEST
+        return use
+
+    def mask(self, numbers: np.ndarray) -> np.ndarray:
+        """Row numbers as booleans (n,)."""
+        found = np.zeros(self._rows, dtype=bool)
+        found[numbers] = True
+        return found
+
+    def _bounds(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Where the training span, the test span and what follows begin in order of date, and those dates."""
+        spans = np.array([window.train_start, window.test_start, window.test_end], dtype=self._sessions.dtype)
+        return self._first_row[np.searchsorted(self._sessions, spans)], spans
 
 
 def window_rows(window: Window, target: pd.DataFrame, embargo_sessions: int = 0) -> WindowRows:

@@ -8,7 +8,8 @@ import pytest
 from signals_core import steps
 from signals_core.errors import MissingPrerequisite
 from signals_core.features.catalog import CATEGORIES
-from signals_core.ml.bundle import load_bundle, read_frame
+from signals_core.ml import tuning
+from signals_core.ml.bundle import load_bundle, read_frame, read_manifest
 from signals_core.ml.registry import ModelRegistry
 from signals_core.ml.training import (
     CALIBRATED_COLUMNS,
@@ -177,6 +178,20 @@ def test_a_changed_setting_trains_anew(ready, validated, open_workspace):
     assert train_model(other, "AAA", AS_OF, "person").version.version_id != first.version_id
     threshold = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD="0.7")
     assert is_current(threshold, "AAA", AS_OF)
+
+
+def test_a_retrain_costs_one_fit_by_the_recipe_of_the_newest_window(ready, monkeypatch):
+    import xgboost as xgb
+
+    matrices, real = [], xgb.QuantileDMatrix
+    monkeypatch.setattr(xgb, "QuantileDMatrix", lambda *args, **more: matrices.append(args) or real(*args, **more))
+    monkeypatch.setattr(tuning, "_try", lambda *_: pytest.fail("a trial was run"))
+    version = train_model(ready, "UNIVERSE", AS_OF, "schedule").version
+    newest = ready.windows.load("UNIVERSE", "2022-01-01")
+    manifest = read_manifest(ready.models / version.model_path)
+    assert len(matrices) == 1  # every fit, of a trial too, bins its rows first
+    assert (manifest["params"], manifest["rounds"]) == (newest.params, newest.rounds)
+    assert (manifest["feature_group"], manifest["tuned_by_window"]) == (newest.feature_group, "2022-01-01")
 
 
 def test_an_orphan_bundle_is_adopted_and_not_trained_again(ready, monkeypatch):

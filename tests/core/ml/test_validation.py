@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -6,9 +7,9 @@ import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import validation
-from signals_core.ml.splits import PanelSplitter, RowUse, Window, WindowRows, window_rows
-from signals_core.ml.validation import WalkForwardValidator, pool_out_of_fold
-from signals_core.settings import ValidationSettings
+from signals_core.ml.splits import PanelSplitter, RowUse, Window, calendar_windows, window_rows
+from signals_core.ml.validation import WalkForwardValidator, pool_out_of_fold, warm_source
+from signals_core.settings import TuningSettings, ValidationSettings
 from signals_core.workspace import Panel
 from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
 
@@ -55,9 +56,8 @@ def test_what_reaches_the_model_is_purged(monkeypatch, panel):
 def test_the_purge_test_notices_when_the_purge_is_removed(monkeypatch, panel):
     class WithoutPurge(PanelSplitter):
         def split(self, window):
-            use = super().split(window).use.copy()
-            use[use == RowUse.PURGED] = RowUse.TRAIN
-            return WindowRows(window, window.test_start, use)
+            rows = super().split(window)
+            return replace(rows, train_rows=np.flatnonzero(np.isin(rows.use, [RowUse.TRAIN, RowUse.PURGED])))
 
     monkeypatch.setattr(validation, "PanelSplitter", WithoutPurge)
     with pytest.raises(AssertionError):
@@ -168,3 +168,93 @@ def test_pooling_counts_each_symbol_and_date_once_from_the_latest_window(panel):
     last = results[2]
     assert pooled.loc[last.out_of_fold.index, "p_up"].equals(last.out_of_fold["p_up"].sort_index())
     assert pooled.loc[last.out_of_fold.index, "prior_up"].unique() == pytest.approx([last.prior[2]])
+
+
+class Oracle:
+    """A champion that gives what happened .8."""
+
+    version_id = "v1"
+
+    def __init__(self, panel: Panel) -> None:
+        self.labels = panel.target["label"]
+        self.asked: list[pd.Index] = []
+
+    def predict_proba(self, features: pd.DataFrame) -> np.ndarray:
+        self.asked.append(features.index)
+        return np.eye(3)[self.labels[features.index]] * 0.7 + 0.1
+
+
+def test_challengers_are_scored_on_the_same_rows_with_their_uncertainty(panel):
+    champion = Oracle(panel)
+    chosen = WalkForwardValidator(QUICK_ML, QUICK_TUNING, ValidationSettings(), champion=lambda window: champion)
+    result = chosen.run_window(WINDOW, panel.features, panel.target)
+    assert list(result.challengers) == ["logistic", "champion"]
+    assert champion.asked[0].equals(result.out_of_fold.index)
+    served = result.challengers["champion"]
+    assert served.log_loss == pytest.approx(-np.log(0.8))
+    assert served.advantage == pytest.approx(served.log_loss - result.log_loss, abs=1e-9)
+    assert served.gain == pytest.approx(result.prior_log_loss - served.log_loss, abs=1e-9)
+    assert (served.advantage < 0, served.advantage_error > 0, served.detail) == (True, True, "v1")
+    rows = result.out_of_fold
+    for name in ("logistic", "champion"):
+        table = rows[[f"{name}_down", f"{name}_flat", f"{name}_up"]].to_numpy("float64")
+        given = table[np.arange(len(rows)), rows["label"]]
+        assert result.challengers[name].log_loss == pytest.approx(-np.log(given).mean(), abs=1e-6)
+
+
+def test_a_window_before_which_nothing_served_has_no_champion(panel):
+    chosen = WalkForwardValidator(QUICK_ML, QUICK_TUNING, champion=lambda window: None)
+    assert list(chosen.run_window(WINDOW, panel.features, panel.target).challengers) == ["logistic"]
+
+
+def test_logistic_regression_does_not_see_the_test(panel):
+    result = validator().run_window(WINDOW, panel.features, panel.target)
+    target = panel.target.copy()
+    tested = target.index.get_level_values("date") >= "2021-01-01"
+    target.loc[tested & (target["label"] >= 0), "label"] = 2
+    columns = ["logistic_down", "logistic_flat", "logistic_up", "p_down", "p_flat", "p_up"]
+    again = validator().run_window(WINDOW, panel.features, target)
+    pd.testing.assert_frame_equal(again.out_of_fold[columns], result.out_of_fold[columns])
+
+
+def test_a_result_says_what_was_done_with_the_rows(panel):
+    result = validator(embargo_sessions=2).run_window(WINDOW, panel.features, panel.target)
+    assert result.train_dates == ["2020-01-02", "2020-12-21"]
+    assert result.test_dates == ["2021-01-04", "2021-06-23"]
+    assert result.barrier == "2020-12-30"
+    assert result.rows == {"train": 492, "test": 238, "purged": 10, "embargoed": 4, "unlabelled": 10}
+
+
+def test_a_row_that_occurs_twice_is_refused_by_name(panel):
+    doubled = Panel(*(pd.concat([frame, frame.iloc[[7]]]) for frame in (panel.features, panel.target)))
+    with pytest.raises(DataError, match=r"\('AAA', Timestamp\('2020-01-13.*occurs more than once"):
+        validator().run(doubled.features, doubled.target, 12, 6, 3)
+
+
+def test_a_warm_start_comes_from_the_latest_window_whose_test_had_ended():
+    windows = list(calendar_windows(date(2020, 1, 1), date(2023, 1, 1), 12, 6, 3))
+    found = {w.key: source.key if (source := warm_source(w, windows)) else None for w in windows}
+    assert found == {
+        "2021-01-01": None,
+        "2021-04-01": None,
+        "2021-07-01": "2021-01-01",
+        "2021-10-01": "2021-04-01",
+        "2022-01-01": "2021-07-01",
+        "2022-04-01": "2021-10-01",
+        "2022-07-01": "2022-01-01",
+    }
+
+
+def test_warm_starts_go_forward_only(panel):
+    tuning = TuningSettings(trials=2, max_rounds=5, warm_start=True)
+    results = WalkForwardValidator(QUICK_ML, tuning).run(panel.features, panel.target, 6, 3, 3)
+    assert [(r.start, r.warm_from) for r in results] == [
+        ("2020-07-01", None),
+        ("2020-10-01", "2020-07-01"),
+        ("2021-01-01", "2020-10-01"),
+        ("2021-04-01", "2021-01-01"),
+    ]
+    shorter = panel.target.index.get_level_values("date") < "2021-04-01"
+    earlier = WalkForwardValidator(QUICK_ML, tuning).run(panel.features[shorter], panel.target[shorter], 6, 3, 3)
+    # Its last window's labels end in the rows that were cut off; the others cannot know.
+    assert [r.figures() for r in earlier[:2]] == [r.figures() for r in results[:2]]
