@@ -101,20 +101,15 @@ def leaking_features(market: Market) -> set[str]:
 # 1 ---------------------------------------------------------------------------------------------------------
 
 
-def sabotage_windows(patch: pytest.MonkeyPatch, change: Callable[[WindowRows], np.ndarray]) -> None:
+def sabotage_windows(patch: pytest.MonkeyPatch, change: Callable[[WindowRows], WindowRows]) -> None:
     """Let every window use rows as `change` says instead of as the splitter found."""
     split = PanelSplitter.split
-
-    def sabotaged(self: PanelSplitter, window: Window) -> WindowRows:
-        rows = split(self, window)
-        return replace(rows, use=change(rows))
-
-    patch.setattr(PanelSplitter, "split", sabotaged)
+    patch.setattr(PanelSplitter, "split", lambda self, window: change(split(self, window)))
 
 
 def test_a_window_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel: Panel, windows: list[Window]) -> None:
-    def without_purge(rows: WindowRows) -> np.ndarray:
-        return np.where(rows.use == RowUse.PURGED, np.uint8(RowUse.TRAIN), rows.use)
+    def without_purge(rows: WindowRows) -> WindowRows:
+        return replace(rows, train_rows=np.flatnonzero(np.isin(rows.use, [RowUse.TRAIN, RowUse.PURGED])))
 
     assert window_breaches(panel, windows[0]) == []
     sabotage_windows(monkeypatch, without_purge)
@@ -128,11 +123,11 @@ def test_a_window_without_purge_is_caught(monkeypatch: pytest.MonkeyPatch, panel
 def test_a_window_of_shuffled_rows_is_caught(
     monkeypatch: pytest.MonkeyPatch, panel: Panel, windows: list[Window]
 ) -> None:
-    def shuffled(rows: WindowRows) -> np.ndarray:
+    def shuffled(rows: WindowRows) -> WindowRows:
         """The rows of both spans dealt out at random, as KFold(shuffle=True) would."""
-        use, dealt = rows.use.copy(), np.flatnonzero(rows.train | rows.test)
-        use[dealt] = np.random.default_rng(0).permutation(use[dealt])
-        return use
+        dealt = np.random.default_rng(0).permutation(np.concatenate([rows.train_rows, rows.test_rows]))
+        trains, tests = np.split(dealt, [len(rows.train_rows)])
+        return replace(rows, train_rows=np.sort(trains), test_rows=np.sort(tests))
 
     sabotage_windows(monkeypatch, shuffled)
     assert window_breaches(panel, windows[0]) != []
