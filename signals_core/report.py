@@ -31,6 +31,10 @@ DEMO_DISCLAIMER = (
     "This proves that the machinery works. It claims no performance: six large survivors chosen in hindsight, "
     "price features only, and few tuning trials."
 )
+SYNTHETIC_DISCLAIMER = (
+    "This market is invented (provider synthetic): no price, filing or signal here is of a real company, and no figure "
+    "says anything about real markets."
+)
 DISCLAIMER = (
     "Every figure is out of sample, but the universe and the settings were chosen by someone who knew the past. "
     "Nothing here promises a return."
@@ -129,7 +133,9 @@ def read_report(workspace: Workspace) -> MainReport:
         for role, symbol in workspace.reference_roles().items()
     ]
     scopes = [_scope_report(workspace, scope, day) for scope in workspace.settings.ml.scopes]
-    disclaimer = DEMO_DISCLAIMER if workspace.settings.market_data.provider == "demo" else DISCLAIMER
+    disclaimer = {"demo": DEMO_DISCLAIMER, "synthetic": SYNTHETIC_DISCLAIMER}.get(
+        workspace.settings.market_data.provider, DISCLAIMER
+    )
     return MainReport(symbols, reference, day.isoformat(), scopes, disclaimer)
 
 

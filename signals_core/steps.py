@@ -28,24 +28,26 @@ from signals_core.progress import track
 from signals_core.provenance import prefix_digests, source_digest
 from signals_core.workspace import UNIVERSE_NAME, Workspace
 
-_DEMO = "demo"
+_KEPT_APART = {"demo", "synthetic"}
+"""Sources whose bars must never lie beside a user's: a past that has ended, and one that never was."""
 
 
 def ingest(workspace: Workspace, symbols: Sequence[str], full: bool = False) -> list[IngestedSymbol]:
     """Fetch the bars of `symbols` from their configured sources into the market store.
 
     Raises:
-        SettingsError: the demo's bars and a user's would end up in one store.
+        SettingsError: bars of the demo or of an invented market and a user's would end up in one store.
     """
     providers = {symbol: workspace.bar_provider(symbol) for symbol in symbols}
     stored = IngestionLog(workspace.market.database).providers("bars")
-    for name in {provider.name for provider in providers.values()}:
-        if stored and (name == _DEMO) != (stored == {_DEMO}):
-            raise SettingsError(
-                f"market_data.provider is {name}, but the store holds bars of {', '.join(sorted(stored))}: "
-                "keep the demo apart from your own project; choose other folders with paths.data and paths.models, "
-                "or empty these with `make clean`"
-            )
+    asked = {provider.name for provider in providers.values()}
+    apart = (stored | asked) & _KEPT_APART
+    if apart and len(stored | asked) > 1:
+        raise SettingsError(
+            f"market_data asks for bars of {', '.join(sorted(asked))}, and the store holds bars of "
+            f"{', '.join(sorted(stored)) or 'no source yet'}: keep {' and '.join(sorted(apart))} apart from your own "
+            "project; choose other folders with paths.data and paths.models, or empty these with `make clean`"
+        )
     settings = workspace.settings
     loaded: dict[str, IngestedSymbol] = {}
     for provider in {id(provider): provider for provider in providers.values()}.values():
