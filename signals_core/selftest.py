@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from signals_core.calendar import session_closes
 from signals_core.feature_store import FeatureStore
-from signals_core.features.leakage import find_leaks
-from signals_core.features.point_in_time import session_closes
+from signals_core.features.leakage import cut_inputs, find_leaks
 from signals_core.market_data.schemas import validate_bars
 from signals_core.ml.audit import audit_calibration, audit_split, audit_window
+from signals_core.ml.forward_calibration import calibrate_forward
 from signals_core.ml.splits import calendar_windows, split_latest
 from signals_core.ml.target import NO_LABEL
-from signals_core.ml.training import calibrate_forward
 from signals_core.ml.validation import WalkForwardValidator, WindowResult, pool_out_of_fold
 from signals_core.progress import task
 from signals_core.settings import MLSettings, TuningSettings
@@ -138,7 +138,7 @@ def check_integrity(seed: int) -> list[Finding]:
     ml, tuning = MLSettings(min_training_samples=100), TuningSettings(trials=3, max_rounds=15)
     whole = market.panel(ml, "complete", min_history_sessions=0)
     panel = _from(whole, _FIRST_TRAINING)
-    unlike, noticed = _leaks(market, whole.features)
+    unlike, noticed = _leaks(market)
     windows = list(calendar_windows(_FIRST_TRAINING.date(), pd.Timestamp("2017-10-01").date(), 12, 3, 3))
     validator = WalkForwardValidator(ml, tuning)
     results = [validator.run_window(window, panel.features, panel.target) for window in windows]
@@ -221,14 +221,14 @@ def _bad_filings(market: Market, features: pd.DataFrame) -> list[str]:
     return found
 
 
-def _leaks(market: Market, features: pd.DataFrame) -> tuple[list[str], int]:
+def _leaks(market: Market) -> tuple[list[str], int]:
     """Features of one symbol that change when their future is cut off; and whether a planted one is among them."""
     symbol, planted = market.symbols[0], "roc_5"
-    stored = features.loc[symbol].copy()
-    days = stored.index[[320, 455, 600]]
-    stored.loc[days[0], planted] = stored[planted].shift(-1)[days[0]]
-    store = FeatureStore(Path(), market.calendar)
-    leaks = find_leaks(store, symbol, market.inputs(symbol), stored, days, market.calendar)
+    store, inputs = FeatureStore(Path(), market.calendar), market.inputs(market.symbols[0])
+    values = store.compute(inputs)
+    days = values.index[[320, 455, 600]]
+    values.loc[days[0], planted] = values[planted].shift(-1)[days[0]]
+    leaks = find_leaks(symbol, values, lambda cut: store.compute(cut_inputs(inputs, cut, market.calendar)), days)
     noticed = [leak for leak in leaks if (leak.feature, leak.date) == (planted, days[0])]
     return sorted({leak.feature for leak in leaks if leak not in noticed}), len(noticed)
 

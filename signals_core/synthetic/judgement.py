@@ -8,9 +8,11 @@ import pandas as pd
 
 from signals_core.errors import MissingPrerequisite
 from signals_core.ml import metrics
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward
 from signals_core.ml.pipeline import labels_of
-from signals_core.ml.target import CLASSES, DOWN, UP
-from signals_core.ml.training import CALIBRATED_COLUMNS, PRIOR_COLUMNS, calibrate_forward
+from signals_core.ml.reliability import calibration_error
+from signals_core.ml.target import DOWN, UP
+from signals_core.ml.training import PRIOR_COLUMNS
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WalkForwardValidator, pool_out_of_fold
 from signals_core.settings import CalibrationSettings, MLSettings, TuningSettings, ValidationSettings
 from signals_core.synthetic.market import Market
@@ -93,7 +95,6 @@ def _judgement(market: Market, every: pd.DataFrame, rows: pd.DataFrame, trades: 
     views = pd.DataFrame(forecast, index=rows.index, columns=PROBABILITY_COLUMNS)
     daily = metrics.signal_returns(views, trades, horizon, ValidationSettings().cost_bps)
     dates = rows.index.get_level_values("date").to_numpy()
-    bins = metrics.reliability(forecast, labels, CLASSES, horizon, dates=dates)
     return Judgement(
         dates=len(np.unique(dates)),
         gain=metrics.newey_west_mean(whether + which, horizon),
@@ -103,7 +104,7 @@ def _judgement(market: Market, every: pd.DataFrame, rows: pd.DataFrame, trades: 
         confident_direction_share=float((forecast[:, [DOWN, UP]].max(axis=1) > CONFIDENT).mean()),
         sharpe_ratio=metrics.sharpe_ratio(daily),
         years=len(daily) / metrics.SESSIONS_PER_YEAR,
-        classwise_ece=metrics.classwise_ece(bins),
+        classwise_ece=calibration_error(forecast, labels, rows.index, horizon).classwise,
         **_shares(market, every, rows, ml),
     )
 

@@ -15,13 +15,13 @@ import pytest
 
 from signals_core.feature_store import FeatureStore
 from signals_core.features import technical
-from signals_core.features.leakage import find_leaks
+from signals_core.features.leakage import cut_inputs, find_leaks
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.ml import logistic, training, tuning, validation
 from signals_core.ml.audit import audit_calibration, audit_split, audit_window
 from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
 from signals_core.ml.splits import PanelSplitter, RowUse, Window, WindowRows, calendar_windows, split_latest
-from signals_core.ml.training import CALIBRATED_COLUMNS
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WalkForwardValidator, WindowResult, pool_out_of_fold
 from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 from signals_core.synthetic import Market, MarketModel, make_market
@@ -92,10 +92,10 @@ def calibration_breaches(pooled: pd.DataFrame) -> list[str]:
 
 def leaking_features(market: Market) -> set[str]:
     store, inputs = FeatureStore(Path()), market.inputs("AAA")
-    frames = {name: frame for name, frame in inputs.items() if frame is not None}
-    stored = store.compute_features("AAA", **frames).astype("float32")
-    dates = stored.index[[280, 333, 500]]
-    return {leak.feature for leak in find_leaks(store, "AAA", inputs, stored, dates, "XNYS")}
+    values = store.compute(inputs)
+    dates = values.index[[280, 333, 500]]
+    leaks = find_leaks("AAA", values, lambda cut: store.compute(cut_inputs(inputs, cut, "XNYS")), dates)
+    return {leak.feature for leak in leaks}
 
 
 # 1 ---------------------------------------------------------------------------------------------------------
