@@ -9,11 +9,11 @@ import typer
 from typer.testing import CliRunner
 
 from signals_core import selftest
+from signals_core.cli.selftest import selftest_command
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.ml import tuning
 from signals_core.ml.metrics import Estimate
 from signals_core.selftest import Finding, check_integrity, check_null
-from signals_core.selftest_command import selftest_command
 from signals_core.synthetic import Market, MarketModel, make_market
 from signals_core.synthetic.judgement import judge
 from signals_core.workspace import Panel

@@ -11,7 +11,7 @@ from signals_core.errors import SettingsError
 from signals_core.features.catalog import CATEGORIES
 from signals_core.market_data.providers.base import open_provider
 from signals_core.report import SYNTHETIC_DISCLAIMER, read_report
-from signals_core.settings import load_settings
+from signals_core.settings_loading import load_settings
 from signals_core.synthetic import MarketModel, make_market
 from signals_core.workspace import Workspace
 

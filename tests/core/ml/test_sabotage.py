@@ -17,7 +17,7 @@ from signals_core.feature_store import FeatureStore
 from signals_core.features import technical
 from signals_core.features.leakage import cut_inputs, find_leaks
 from signals_core.features.technical import TechnicalFeatureCalculator
-from signals_core.ml import logistic, training, tuning, validation
+from signals_core.ml import forward_calibration, logistic, tuning, validation
 from signals_core.ml.audit import audit_calibration, audit_split, audit_window
 from signals_core.ml.calibration import ConfidenceCalibrator
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
@@ -87,7 +87,7 @@ def split_breaches(panel: Panel, searcher: ModuleType) -> list[str]:
 
 
 def calibration_breaches(pooled: pd.DataFrame) -> list[str]:
-    return audit_calibration(training.calibrate_forward, pooled, MIN_ROWS, ML.prediction_horizon)
+    return audit_calibration(forward_calibration.calibrate_forward, pooled, MIN_ROWS, ML.prediction_horizon)
 
 
 def leaking_features(market: Market) -> set[str]:
@@ -176,7 +176,7 @@ def calibrate_in_symbol_sorted_folds(pooled: pd.DataFrame, min_rows: int, horizo
 def test_calibration_on_symbol_sorted_folds_is_caught(monkeypatch: pytest.MonkeyPatch, pooled: pd.DataFrame) -> None:
     assert pooled.index.is_monotonic_increasing  # sorted by symbol
     assert calibration_breaches(pooled) == []
-    monkeypatch.setattr(training, "calibrate_forward", calibrate_in_symbol_sorted_folds)
+    monkeypatch.setattr(forward_calibration, "calibrate_forward", calibrate_in_symbol_sorted_folds)
     assert len(calibration_breaches(pooled)) == pooled["window"].nunique() - 1
 
 
@@ -185,11 +185,11 @@ def test_calibration_with_labels_not_yet_known_is_caught(pooled: pd.DataFrame) -
 
     def too_early(rows: pd.DataFrame, min_rows: int, horizon: int) -> pd.DataFrame:
         known = rows.assign(label_end=rows.index.get_level_values("date"))
-        return training.calibrate_forward(known, min_rows, horizon).assign(label_end=rows["label_end"])
+        return forward_calibration.calibrate_forward(known, min_rows, horizon).assign(label_end=rows["label_end"])
 
     late = pooled.copy()  # a horizon that reaches into the next window, as gaps in a symbol's bars do
     late["label_end"] = late["label_end"] + pd.Timedelta(days=10)
-    assert audit_calibration(training.calibrate_forward, late, MIN_ROWS, 5) == []
+    assert audit_calibration(forward_calibration.calibrate_forward, late, MIN_ROWS, 5) == []
     assert audit_calibration(too_early, late, MIN_ROWS, 5) != []
 
 
@@ -198,15 +198,15 @@ def test_calibration_with_labels_not_yet_known_is_caught(pooled: pd.DataFrame) -
 
 def test_prices_scaled_by_the_full_sample_are_caught(monkeypatch: pytest.MonkeyPatch, market: Market) -> None:
     assert leaking_features(market) == set()
-    honest = technical._prices
+    honest = technical.bar_values
 
-    def scaled(bars: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    def scaled(bars: pd.DataFrame) -> np.ndarray:
         """Min-max scaling to 1..2 over the whole history, as a scaler fitted before the split does."""
         low, high = bars["low"].min(), bars["high"].max()
         *prices, volume = honest(bars)
-        return (*((price - low) / (high - low) + 1 for price in prices), volume)
+        return np.array([*((price - low) / (high - low) + 1 for price in prices), volume])
 
-    monkeypatch.setattr(technical, "_prices", scaled)
+    monkeypatch.setattr(technical, "bar_values", scaled)
     leaking = leaking_features(market)
     assert {"roc_5", "natr_14", "close_to_sma_200", "gap_pct"} <= leaking
     assert "volume_to_sma_20" not in leaking

@@ -1,4 +1,4 @@
-"""`signals selftest`, ready to be registered: `app.command("selftest")(selftest_command)`."""
+"""`signals selftest`: the whole pipeline on markets of known truth."""
 
 from typing import Annotated
 
