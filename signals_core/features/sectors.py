@@ -93,23 +93,29 @@ def _median(panel: np.ndarray) -> np.ndarray:
     return np.where(count >= _FEWEST_PEERS, middle, np.nan)
 
 
-def chain_link(parts: Sequence[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
-    """One series of closes from several instruments, each from its date on, linked by their returns.
+def chain_link(parts: Sequence[tuple[pd.Timestamp, pd.DataFrame | None]]) -> pd.DataFrame | None:
+    """One series of closes from several instruments, each from its date to the next's, linked by their returns.
 
     Args:
-        parts: (first date, bars) in order of date. Where a link has no return, the series goes on at its level.
+        parts: (first date, bars) in order of date; None is a time without an instrument. Where a link has no
+            return, the series goes on at its level.
 
     Returns:
-        Index `date`, column close; the level of the first bar is the first instrument's, so that what comes
-        later changes nothing before.
+        Index `date`, column close; the level of the first bar is its instrument's, so that what comes later
+        changes nothing before. The bars themselves, if one instrument is all; None, if there is none.
     """
-    steps = []
-    for number, (start, bars) in enumerate(parts):
-        returns = bars["close"] / bars["close"].shift(1)
-        end = parts[number + 1][0] if number + 1 < len(parts) else None
-        own = returns[returns.index >= start]
-        steps.append(own[own.index < end] if end is not None else own)
-    joined = pd.concat(steps)
-    first = parts[0][1]["close"]
-    level = float(first[first.index >= parts[0][0]].iloc[0]) if len(joined) else 1.0
-    return (joined.fillna(1.0).cumprod() * level).to_frame("close").rename_axis("date")
+    ends = [start for start, _ in parts[1:]] + [pd.Timestamp.max]
+    links = []
+    for (start, bars), end in zip(parts, ends, strict=True):
+        if bars is not None:
+            inside = (bars.index >= start) & (bars.index < end)
+            if inside.any():
+                links.append((bars, inside))
+    if not links:
+        return None
+    first, of_first = links[0]
+    if len(links) == 1 and of_first.all():
+        return first
+    returns = pd.concat([(bars["close"] / bars["close"].shift(1))[inside] for bars, inside in links])
+    returns.iloc[0] = first["close"][of_first].iloc[0]  # the level
+    return returns.fillna(1.0).cumprod().to_frame("close").rename_axis("date")
