@@ -67,7 +67,7 @@ class FeatureStore:
             "technical": TechnicalFeatureCalculator(),
             "fundamental": FundamentalFeatureCalculator(calendar, ages.get("fundamentals")),
             "cross_asset": CrossAssetFeatureCalculator(),
-            "alternative": AlternativeFeatureCalculator(calendar, ages.get("short_interest")),
+            "alternative": AlternativeFeatureCalculator(calendar, ages.get("short_interest"), ages.get("fundamentals")),
             "temporal": TemporalFeatureCalculator(calendar),
         }
         self._calculators: dict[Category, list[Calculator]] = {

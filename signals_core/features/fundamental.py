@@ -179,12 +179,17 @@ class Quarters:
         return cls(available_at, fundamentals["period_end"].to_numpy(), values)
 
 
-def known_shares(fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex) -> np.ndarray:
-    """Shares outstanding as last filed at each close (m,), in shares of the first bar; NaN before."""
+def known_shares(
+    fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex, max_age: timedelta | None = None
+) -> np.ndarray:
+    """Shares outstanding as last filed at each close (m,), in shares of the first bar.
+
+    NaN before the first filing, and once the last one is older than `max_age`.
+    """
     quarters = Quarters.of(fundamentals, bars)
     known = known_versions(quarters.available_at, quarters.period_end)
     shares = known.take(quarters.values["shares_outstanding"], known.latest(1))
-    return take_known(shares, as_of_positions(closes, known.moments))[:, 0]
+    return take_known(shares, as_of_positions(closes, known.moments, max_age=max_age))[:, 0]
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
