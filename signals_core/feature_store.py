@@ -20,7 +20,7 @@ from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
 from signals_core.market_data.schemas import validate_bars
-from signals_core.provenance import digest, prefix_digests, source_digest
+from signals_core.provenance import digest, outermost_package, prefix_digests, source_digest
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class FeatureStore:
             for category, calculator in built_in.items()
         }
         self.catalog = Catalog([f for each in self._calculators.values() for c in each for f in c.features])
-        modules = sorted({own.compute.__module__ for own in custom})
+        modules = sorted({outermost_package(own.compute.__module__) for own in custom})
         self._settings = digest(calendar, dict(sorted((max_age_days or {}).items())))
         self._code = digest(source_digest("signals_core.features", *modules), self._settings)
         description = {
