@@ -272,3 +272,12 @@ def test_stored_months_of_other_modules_are_not_served(tmp_path: Path, bars: pd.
     assert plain.load("SPY", *span) is not None
     own = FeatureStore(tmp_path, custom=[one(lambda i: i.bars["close"])])
     assert own.load("SPY", *span) is None
+
+
+def test_a_feature_of_a_script_or_notebook_cannot_be_stored(tmp_path: Path) -> None:
+    def own(inputs: FeatureInputs) -> pd.Series:
+        return inputs.bars["close"]
+
+    own.__module__ = "__main__"
+    with pytest.raises(SettingsError, match="feature own: put it into a module"):
+        FeatureStore(tmp_path, custom=[one(own)])
