@@ -17,9 +17,13 @@ PURCHASE, SALE = "P", "S"
 """SEC Form 4 codes of open-market trades; grants, gifts and exercises say nothing about an opinion."""
 
 
-def _feature(name: str, formula: str, unit: str, *needs: Need) -> Feature:
+_UNPUBLISHED = "nothing is published yet"
+_NO_SHARES = "nothing is published yet, or no filing states the shares outstanding"
+
+
+def _feature(name: str, formula: str, unit: str, *needs: Need, missing: str = _UNPUBLISHED) -> Feature:
     source = "SEC Form 4, codes P and S" if "insider_transactions" in needs else "FINRA consolidated short interest"
-    return Feature(name, "alternative", formula, unit, 0, ("bars", *needs), source, "nothing is published yet")
+    return Feature(name, "alternative", formula, unit, 0, ("bars", *needs), source, missing)
 
 
 FEATURES = (
@@ -29,6 +33,7 @@ FEATURES = (
         "ratio",
         "insider_transactions",
         "fundamentals",
+        missing=_NO_SHARES,
     ),
     _feature("insider_buy_count_90d", "purchases filed in 90 days", "count", "insider_transactions"),
     _feature(
@@ -37,11 +42,30 @@ FEATURES = (
         "ratio",
         "insider_transactions",
         "fundamentals",
+        missing=_NO_SHARES,
     ),
     _feature("insider_value_90d", "value bought - sold, filed in 90 days", "currency", "insider_transactions"),
-    _feature("short_interest_to_float", "shares short / float as published", "ratio", "short_interest"),
-    _feature("days_to_cover", "shares short / average daily volume as published", "days", "short_interest"),
-    _feature("short_interest_change", "shares short / previous settlement's - 1", "ratio", "short_interest"),
+    _feature(
+        "short_interest_to_float",
+        "shares short / float as published",
+        "ratio",
+        "short_interest",
+        missing="nothing is published yet, or the last report states no float",
+    ),
+    _feature(
+        "days_to_cover",
+        "shares short / average daily volume as published",
+        "days",
+        "short_interest",
+        missing="nothing is published yet, or the last report states no volume",
+    ),
+    _feature(
+        "short_interest_change",
+        "shares short / previous settlement's - 1",
+        "ratio",
+        "short_interest",
+        missing="fewer than two settlements are published",
+    ),
 )
 
 
