@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from signals_core.errors import DamagedFile, MissingPrerequisite
+from signals_core.calendar import session_closes
+from signals_core.errors import DamagedFile, DataError, MissingPrerequisite, SettingsError
 from signals_core.features.alternative import AlternativeFeatureCalculator
 from signals_core.features.catalog import CATEGORIES, Calculator, Catalog, Category
 from signals_core.features.cross_asset import CrossAssetFeatureCalculator
@@ -20,7 +21,7 @@ from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
 from signals_core.market_data.schemas import validate_bars
-from signals_core.provenance import PrefixDigester, digest, source_digest
+from signals_core.provenance import PrefixDigester, digest, outermost_package, source_digest
 
 _log = logging.getLogger(__name__)
 
@@ -62,12 +63,13 @@ class FeatureStore:
             max_age_days: by `fundamentals` or `short_interest`: days after which a fact is not known any more.
         """
         self.folder = folder
+        self._calendar = calendar
         ages = {name: timedelta(days=days) for name, days in (max_age_days or {}).items()}
         built_in: dict[Category, Calculator] = {
             "technical": TechnicalFeatureCalculator(),
             "fundamental": FundamentalFeatureCalculator(calendar, ages.get("fundamentals")),
             "cross_asset": CrossAssetFeatureCalculator(),
-            "alternative": AlternativeFeatureCalculator(calendar, ages.get("short_interest")),
+            "alternative": AlternativeFeatureCalculator(calendar, ages.get("short_interest"), ages.get("fundamentals")),
             "temporal": TemporalFeatureCalculator(calendar),
         }
         self._calculators: dict[Category, list[Calculator]] = {
@@ -75,7 +77,12 @@ class FeatureStore:
             for category, calculator in built_in.items()
         }
         self.catalog = Catalog([f for each in self._calculators.values() for c in each for f in c.features])
-        modules = sorted({own.compute.__module__ for own in custom})
+        nameless = [own.definition.name for own in custom if own.compute.__module__ == "__main__"]
+        if nameless:
+            raise SettingsError(
+                f"feature {', '.join(nameless)}: put it into a module, so that a change of it is noticed"
+            )
+        modules = sorted({outermost_package(own.compute.__module__) for own in custom})
         self._settings = digest(calendar, dict(sorted((max_age_days or {}).items())))
         self._code = digest(source_digest("signals_core.features", *modules), self._settings)
         description = {
@@ -114,10 +121,15 @@ class FeatureStore:
             what was knowable at the close of t.
 
         Raises:
-            DataError: bars break their schema.
+            DataError: bars break their schema, or a date is no session of the exchange.
         """
+        bars = validate_bars(bars, symbol)
+        try:
+            session_closes(self._calendar, pd.DatetimeIndex(bars.index))
+        except KeyError as error:
+            raise DataError(f"bars of {symbol}: {error.args[0]}; leave the row out, or set exchange.calendar") from None
         inputs = FeatureInputs(
-            validate_bars(bars, symbol),
+            bars,
             spy_bars,
             vix_bars,
             sector_bars,

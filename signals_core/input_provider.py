@@ -59,7 +59,8 @@ class InputProvider:
             MissingPrerequisite: the store has no bars of the symbol.
         """
         self._forget_if_changed()
-        return self._inputs(symbol, self._bars_of(symbol), self._facts_of, self._medians_of)
+        known = self._classification.get(symbol)
+        return self._inputs(symbol, self._bars_of(symbol), known, self._facts_of, self._medians_of)
 
     def inputs_at(self, symbol: str, session: date) -> FeatureInputs:
         """All that was knowable at the close of `session`; the sector's medians are made again from that alone."""
@@ -77,7 +78,11 @@ class InputProvider:
         def medians_until(sector: str) -> pd.DataFrame | None:
             return self._make_medians(sector, bars_until, facts_until)
 
-        whole = self._inputs(symbol, self._bars_of(symbol), facts_until, medians_until)
+        classification = self._classification.get(symbol)
+        known = None if classification is None else classification.loc[: day[0]]
+        whole = self._inputs(
+            symbol, self._bars_of(symbol), None if known is None or known.empty else known, facts_until, medians_until
+        )
         return whole.until(day[0], close)
 
     def bars(self, symbol: str) -> pd.DataFrame:
@@ -97,6 +102,7 @@ class InputProvider:
         self,
         symbol: str,
         bars: pd.DataFrame,
+        classification: pd.DataFrame | None,
         facts: Callable[[str, str], pd.DataFrame],
         medians: Callable[[str], pd.DataFrame | None],
     ) -> FeatureInputs:
@@ -107,37 +113,39 @@ class InputProvider:
             bars,
             spy_bars=self._instrument(reference.spy),
             vix_bars=self._instrument(reference.vix),
-            sector_bars=self._sector_bars(symbol),
+            sector_bars=self._sector_bars(classification),
             fundamentals=facts("fundamentals", symbol),
-            sector_fundamentals=self._sector_fundamentals(symbol, bars, medians),
+            sector_fundamentals=self._sector_fundamentals(classification, bars, medians),
             insider_transactions=facts("insider_transactions", symbol),
             short_interest=facts("short_interest", symbol),
-            sectors=self._classification.get(symbol),
+            sectors=classification,
         )
 
     def _instrument(self, symbol: str) -> pd.DataFrame | None:
         bars = self._bars_of(symbol)
         return None if bars.empty else bars
 
-    def _sector_bars(self, symbol: str) -> pd.DataFrame | None:
-        """The instrument of the symbol's sector; where the sector changed, both, linked by their returns."""
+    def _sector_bars(self, classification: pd.DataFrame | None) -> pd.DataFrame | None:
+        """The instrument of the symbol's sector; where the sector changed, each in its time, linked by their returns.
+
+        The general instrument stands for the sector until the symbol's first row, as for a symbol without one.
+        """
         reference = self._settings.universe.reference
-        classification = self._classification.get(symbol)
         if classification is None or not reference.sectors:
             return self._instrument(reference.sector)
         instruments: Mapping[str, str] = {str(sector): name for sector, name in reference.sectors.items()}
-        sectors = classification["sector"].items()
-        parts = [(start, self._instrument(instruments[name])) for start, name in sectors if name in instruments]
-        known = [(start, bars) for start, bars in parts if bars is not None]
-        if len(known) <= 1:
-            return known[0][1] if known else None
-        return chain_link(known)
+        parts = [(pd.Timestamp.min, self._instrument(reference.sector))]
+        for start, name in classification["sector"].items():
+            parts.append((start, self._instrument(instruments[name]) if name in instruments else None))
+        return chain_link(parts)
 
     def _sector_fundamentals(
-        self, symbol: str, bars: pd.DataFrame, medians: Callable[[str], pd.DataFrame | None]
+        self,
+        classification: pd.DataFrame | None,
+        bars: pd.DataFrame,
+        medians: Callable[[str], pd.DataFrame | None],
     ) -> pd.DataFrame | None:
         """The medians of the sector that the symbol belonged to on each day."""
-        classification = self._classification.get(symbol)
         if classification is None:
             return None
         number = sector_of(classification, pd.DatetimeIndex(bars.index))

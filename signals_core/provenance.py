@@ -74,6 +74,17 @@ def source_digest(*modules: str) -> str:
     return hasher.hexdigest()[:_HEX_LENGTH]
 
 
+def outermost_package(module: str) -> str:
+    """The outermost package that holds a module, and so the modules of its own that it may use; else itself."""
+    names = module.split(".")
+    for length in range(1, len(names)):
+        package = ".".join(names[:length])
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:  # a folder without __init__.py has no source of its own
+            return package
+    return module
+
+
 def file_digest(path: Path) -> str:
     """The full SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -17,9 +17,13 @@ PURCHASE, SALE = "P", "S"
 """SEC Form 4 codes of open-market trades; grants, gifts and exercises say nothing about an opinion."""
 
 
-def _feature(name: str, formula: str, unit: str, *needs: Need) -> Feature:
+_UNPUBLISHED = "nothing is published yet"
+_NO_SHARES = "nothing is published yet, or no filing states the shares outstanding"
+
+
+def _feature(name: str, formula: str, unit: str, *needs: Need, missing: str = _UNPUBLISHED) -> Feature:
     source = "SEC Form 4, codes P and S" if "insider_transactions" in needs else "FINRA consolidated short interest"
-    return Feature(name, "alternative", formula, unit, 0, ("bars", *needs), source, "nothing is published yet")
+    return Feature(name, "alternative", formula, unit, 0, ("bars", *needs), source, missing)
 
 
 FEATURES = (
@@ -29,6 +33,7 @@ FEATURES = (
         "ratio",
         "insider_transactions",
         "fundamentals",
+        missing=_NO_SHARES,
     ),
     _feature("insider_buy_count_90d", "purchases filed in 90 days", "count", "insider_transactions"),
     _feature(
@@ -37,11 +42,30 @@ FEATURES = (
         "ratio",
         "insider_transactions",
         "fundamentals",
+        missing=_NO_SHARES,
     ),
     _feature("insider_value_90d", "value bought - sold, filed in 90 days", "currency", "insider_transactions"),
-    _feature("short_interest_to_float", "shares short / float as published", "ratio", "short_interest"),
-    _feature("days_to_cover", "shares short / average daily volume as published", "days", "short_interest"),
-    _feature("short_interest_change", "shares short / previous settlement's - 1", "ratio", "short_interest"),
+    _feature(
+        "short_interest_to_float",
+        "shares short / float as published",
+        "ratio",
+        "short_interest",
+        missing="nothing is published yet, or the last report states no float",
+    ),
+    _feature(
+        "days_to_cover",
+        "shares short / average daily volume as published",
+        "days",
+        "short_interest",
+        missing="nothing is published yet, or the last report states no volume",
+    ),
+    _feature(
+        "short_interest_change",
+        "shares short / previous settlement's - 1",
+        "ratio",
+        "short_interest",
+        missing="fewer than two settlements are published",
+    ),
 )
 
 
@@ -56,24 +80,34 @@ class AlternativeFeatureCalculator:
     needs: tuple[Need, ...] = ("bars", "fundamentals", "insider_transactions", "short_interest")
     lookback = None
 
-    def __init__(self, calendar: str = "XNYS", max_age: timedelta | None = None) -> None:
-        """`max_age`: a report of short interest older than that is not known any more."""
+    def __init__(
+        self, calendar: str = "XNYS", max_age: timedelta | None = None, max_filing_age: timedelta | None = None
+    ) -> None:
+        """Limits of staleness: what is older is not known any more; None is no limit.
+
+        Args:
+            max_age: of reports of short interest.
+            max_filing_age: of filings, which say how many shares are outstanding.
+        """
         self._calendar = calendar
         self._max_age = max_age
+        self._max_filing_age = max_filing_age
 
     def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
         """One row a bar, one float64 column a feature of `FEATURES`; NaN where nothing was published yet."""
         index = inputs.bars.index
         closes = session_closes(self._calendar, pd.DatetimeIndex(index))
         with np.errstate(divide="ignore", invalid="ignore"):
-            columns = _insider(inputs, closes) | _short_interest(inputs, closes, self._max_age)
+            columns = _insider(inputs, closes, self._max_filing_age) | _short_interest(inputs, closes, self._max_age)
         nothing = np.full(len(index), np.nan)
         values = np.array([columns.get(name, nothing) for name in _ORDER])
         values[~np.isfinite(values)] = np.nan
         return pd.DataFrame(values.T, index=index, columns=_NAMES)
 
 
-def _insider(inputs: FeatureInputs, closes: pd.DatetimeIndex) -> dict[str, np.ndarray]:
+def _insider(
+    inputs: FeatureInputs, closes: pd.DatetimeIndex, max_filing_age: timedelta | None
+) -> dict[str, np.ndarray]:
     facts, bars = inputs.insider_transactions, inputs.bars
     if facts is None or facts.empty:
         return {}
@@ -89,7 +123,7 @@ def _insider(inputs: FeatureInputs, closes: pd.DatetimeIndex) -> dict[str, np.nd
     sums = {name: np.where(silent, np.nan, np.nan_to_num(total)) for name, total in sums.items()}
     columns = {"insider_value_90d": sums["value"], "insider_buy_count_90d": sums["buys"]}
     if inputs.fundamentals is not None and not inputs.fundamentals.empty:
-        outstanding = known_shares(inputs.fundamentals, bars, closes)
+        outstanding = known_shares(inputs.fundamentals, bars, closes, max_filing_age)
         level = split_level(bars, pd.DatetimeIndex(bars.index))
         columns["insider_shares_90d_to_so"] = sums["shares"] / outstanding
         columns["insider_net_value_90d_to_mcap"] = sums["value"] / (outstanding * level * unadjusted_close(bars))

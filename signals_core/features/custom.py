@@ -26,6 +26,8 @@ from signals_core.errors import DataError, SettingsError
 from signals_core.features.catalog import CATEGORIES, Category, Feature, Need
 from signals_core.features.inputs import FeatureInputs
 
+_RESERVED = ("date", "symbol", "year")
+"""Of the stored files: their index, and what the folders are named by."""
 Compute = Callable[[FeatureInputs], "pd.Series | np.ndarray"]
 
 
@@ -63,6 +65,8 @@ class CustomFeature:
         found = self.compute(inputs.only(self.needs))
         if isinstance(found, pd.Series) and not found.index.equals(index):
             raise DataError(f"feature {self.definition.name}: its index is not that of inputs.bars; reindex it")
+        if np.asarray(found).dtype.kind in "mM":  # numpy would count microseconds
+            raise DataError(f"feature {self.definition.name}: its values are no numbers but dates or times")
         try:
             values = np.array(found, dtype="float64")
         except (TypeError, ValueError) as error:
@@ -101,6 +105,10 @@ def feature(
     """
     if not name.isidentifier() or name != name.lower():
         raise SettingsError(f"feature {name!r}: a name is lower-case letters, digits and underscores")
+    if name in _RESERVED:
+        raise SettingsError(f"feature {name}: the stored files use {', '.join(_RESERVED)} themselves; rename it")
+    if lookback is not None and lookback < warm_up:
+        raise SettingsError(f"feature {name}: it cannot need {warm_up} bars before a row and read {lookback}: lookback")
     if category not in CATEGORIES:
         raise SettingsError(f"feature {name}: category {category!r} is not one of {', '.join(CATEGORIES)}")
     wanted: tuple[Need, ...] = tuple(dict.fromkeys(("bars", *needs)))
@@ -133,7 +141,7 @@ def load_features(modules: Iterable[str], root: Path) -> tuple[CustomFeature, ..
             sys.path.insert(0, str(root))
         try:
             module = importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:
             raise SettingsError(f"features.modules: cannot import {name!r}: {error}") from error
         # A definition says where it comes from, if its author has not.
         own = [

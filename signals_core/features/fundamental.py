@@ -82,19 +82,24 @@ FEATURES = (
         f"the denominator is not positive; {_FILED}",
     ),
     _feature("roe", "net income of four quarters / equity", "ratio", f"equity is not positive; {_FILED}"),
-    _feature("current_ratio", "current assets / current liabilities", "ratio", "no filing states them"),
+    _feature(
+        "current_ratio",
+        "current assets / current liabilities",
+        "ratio",
+        "no filing states them, or liabilities are zero",
+    ),
     _feature("debt_to_equity", "debt / equity", "ratio", "equity is not positive"),
     _feature(
         "revenue_growth_yoy",
         "(quarter's revenue - same quarter's a year before) / |same quarter's a year before|",
         "ratio",
-        "the same quarter of the year before is not known",
+        "the same quarter of the year before is not known, or was zero",
     ),
     _feature(
         "earnings_growth_yoy",
         "(quarter's net income - same quarter's a year before) / |same quarter's a year before|",
         "ratio",
-        "the same quarter of the year before is not known",
+        "the same quarter of the year before is not known, or was zero",
     ),
     _feature("dividend_yield", "dividends per share of four quarters / close as traded", "ratio", _FILED),
     _feature("days_since_filing", "calendar days from the latest filing to the close", "days", "nothing is filed"),
@@ -179,12 +184,17 @@ class Quarters:
         return cls(available_at, fundamentals["period_end"].to_numpy(), values)
 
 
-def known_shares(fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex) -> np.ndarray:
-    """Shares outstanding as last filed at each close (m,), in shares of the first bar; NaN before."""
+def known_shares(
+    fundamentals: pd.DataFrame, bars: pd.DataFrame, closes: pd.DatetimeIndex, max_age: timedelta | None = None
+) -> np.ndarray:
+    """Shares outstanding as last filed at each close (m,), in shares of the first bar.
+
+    NaN before the first filing, and once the last one is older than `max_age`.
+    """
     quarters = Quarters.of(fundamentals, bars)
     known = known_versions(quarters.available_at, quarters.period_end)
     shares = known.take(quarters.values["shares_outstanding"], known.latest(1))
-    return take_known(shares, as_of_positions(closes, known.moments))[:, 0]
+    return take_known(shares, as_of_positions(closes, known.moments, max_age=max_age))[:, 0]
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

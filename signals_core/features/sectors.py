@@ -1,6 +1,6 @@
 """Sectors: which sector a symbol belonged to when, and what was typical of a sector on a day."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -27,31 +27,35 @@ def read_sectors(path: Path) -> dict[str, pd.DataFrame]:
     Raises:
         SettingsError: the file, a column, a date or a sector is missing or wrong; the text names the row.
     """
+    what = "it is a CSV of symbol, sector, start"
     if not path.exists():
-        raise SettingsError(f"universe.sectors: {path} does not exist; it is a CSV of symbol, sector, start")
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        raise SettingsError(f"universe.sectors: {path} does not exist; {what}")
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise SettingsError(f"universe.sectors: {path.name} is empty or no CSV ({error}); {what}") from error
     absent = [name for name in ("symbol", "sector") if name not in rows]
     if absent:
-        raise SettingsError(f"universe.sectors: {path.name} has no column {', '.join(absent)}")
+        raise SettingsError(f"universe.sectors: {path.name} has no column {', '.join(absent)}; {what}")
+    rows = rows.fillna("")[~(rows.fillna("") == "").all(axis=1)]
+
+    def refuse(wrong: pd.Series, problem: Callable[[pd.Series], str]) -> None:
+        if wrong.any():
+            row = rows[wrong].iloc[0]
+            raise SettingsError(f"universe.sectors: {path.name} row {row.name + 2}: {problem(row)}")
+
+    symbol = rows["symbol"].str.strip()
+    refuse(symbol == "", lambda row: "it names no symbol")
     sector = rows["sector"].str.strip().str.lower().str.replace(r"[\s\-]+", "_", regex=True)
-    wrong = ~sector.isin(SECTORS)
-    if wrong.any():
-        line = int(np.flatnonzero(wrong)[0])
-        raise SettingsError(
-            f"universe.sectors: {path.name} row {line + 2}: {rows['sector'].iloc[line]!r} is no GICS sector: "
-            + ", ".join(SECTORS)
-        )
+    refuse(~sector.isin(SECTORS), lambda row: f"{row['sector']!r} is no GICS sector: " + ", ".join(SECTORS))
     given = rows["start"].str.strip() if "start" in rows else pd.Series("", index=rows.index)
     start = pd.to_datetime(given.where(given != ""), format="%Y-%m-%d", errors="coerce")
-    wrong = start.isna() & (given != "")
-    if wrong.any():
-        line = int(np.flatnonzero(wrong)[0])
-        raise SettingsError(f"universe.sectors: {path.name} row {line + 2}: {given.iloc[line]!r} is no date YYYY-MM-DD")
-    table = pd.DataFrame({"symbol": rows["symbol"].str.strip(), "sector": sector, "date": start.fillna(_FOR_EVER)})
-    repeated = table.duplicated(["symbol", "date"])
-    if repeated.any():
-        line = int(np.flatnonzero(repeated)[0])
-        raise SettingsError(f"universe.sectors: {path.name} row {line + 2}: {table['symbol'].iloc[line]} stands twice")
+    refuse(start.isna() & (given != ""), lambda row: f"{row['start'].strip()!r} is no date YYYY-MM-DD")
+    table = pd.DataFrame({"symbol": symbol, "sector": sector, "date": start.fillna(_FOR_EVER)})
+    refuse(
+        table.duplicated(["symbol", "date"]),
+        lambda row: f"{row['symbol'].strip()} stands twice with the same start; give the later one the day it began",
+    )
     table["date"] = table["date"].astype(f"datetime64[{DATE_UNIT}]")
     ordered = table.sort_values(["symbol", "date"])
     return {str(symbol): own.set_index("date")[["sector"]] for symbol, own in ordered.groupby("symbol")}
@@ -93,23 +97,29 @@ def _median(panel: np.ndarray) -> np.ndarray:
     return np.where(count >= _FEWEST_PEERS, middle, np.nan)
 
 
-def chain_link(parts: Sequence[tuple[pd.Timestamp, pd.DataFrame]]) -> pd.DataFrame:
-    """One series of closes from several instruments, each from its date on, linked by their returns.
+def chain_link(parts: Sequence[tuple[pd.Timestamp, pd.DataFrame | None]]) -> pd.DataFrame | None:
+    """One series of closes from several instruments, each from its date to the next's, linked by their returns.
 
     Args:
-        parts: (first date, bars) in order of date. Where a link has no return, the series goes on at its level.
+        parts: (first date, bars) in order of date; None is a time without an instrument. Where a link has no
+            return, the series goes on at its level.
 
     Returns:
-        Index `date`, column close; the level of the first bar is the first instrument's, so that what comes
-        later changes nothing before.
+        Index `date`, column close; the level of the first bar is its instrument's, so that what comes later
+        changes nothing before. The bars themselves, if one instrument is all; None, if there is none.
     """
-    steps = []
-    for number, (start, bars) in enumerate(parts):
-        returns = bars["close"] / bars["close"].shift(1)
-        end = parts[number + 1][0] if number + 1 < len(parts) else None
-        own = returns[returns.index >= start]
-        steps.append(own[own.index < end] if end is not None else own)
-    joined = pd.concat(steps)
-    first = parts[0][1]["close"]
-    level = float(first[first.index >= parts[0][0]].iloc[0]) if len(joined) else 1.0
-    return (joined.fillna(1.0).cumprod() * level).to_frame("close").rename_axis("date")
+    ends = [start for start, _ in parts[1:]] + [pd.Timestamp.max]
+    links = []
+    for (start, bars), end in zip(parts, ends, strict=True):
+        if bars is not None:
+            inside = (bars.index >= start) & (bars.index < end)
+            if inside.any():
+                links.append((bars, inside))
+    if not links:
+        return None
+    first, of_first = links[0]
+    if len(links) == 1 and of_first.all():
+        return first
+    returns = pd.concat([(bars["close"] / bars["close"].shift(1))[inside] for bars, inside in links])
+    returns.iloc[0] = first["close"][of_first].iloc[0]  # the level
+    return returns.fillna(1.0).cumprod().to_frame("close").rename_axis("date")

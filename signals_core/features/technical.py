@@ -246,7 +246,8 @@ def _define_still_stretches(
     define("stoch_d_3", no_range, _NO_RANGE)
     define("willr_14", no_range, -_NO_RANGE)
     # Money flows only where the typical price changes and something is traded.
-    define("mfi_14", constant(typical, 15) | (talib.MAX(volume, 14) == 0), _NO_RANGE)
+    flows = np.append(False, (typical[1:] != typical[:-1]) & (volume[1:] > 0)).astype("float64")
+    define("mfi_14", talib.MAX(flows, 14) == 0, _NO_RANGE)
     # The mean of equal prices can differ from them by its rounding, which CCI would magnify.
     define("cci_20", constant(typical, 20), 0.0)
     define("bb_percent_b_20", constant(close, 20), np.nan)

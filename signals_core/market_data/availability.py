@@ -27,4 +27,4 @@ def close_of_date(dates: Any, calendar: str, lag_sessions: int = 0) -> pd.Dateti
             f"{days[outside][0].date()} is outside the calendar {calendar}, "
             f"{closes.index[0].date()} … {closes.index[-1].date()}"
         )
-    return pd.DatetimeIndex(closes.to_numpy()[position]).tz_localize(None).as_unit(DATE_UNIT)
+    return pd.DatetimeIndex(closes.iloc[position]).tz_localize(None).as_unit(DATE_UNIT)
