@@ -22,6 +22,7 @@ from signals_core.ml.target import CLASSES, class_shares
 from signals_core.ml.training import reliability_of
 from signals_core.ml.validation import LOGISTIC, WindowResult
 from signals_core.ml.windows import all_windows
+from signals_core.ml.wording import judgement_lines
 from signals_core.settings import Scope
 from signals_core.steps import data_span, known_until, last_day
 from signals_core.strategy.ml_strategy import SignalStore
@@ -294,12 +295,14 @@ def _render_model(scope: ScopeReport, console: Console) -> None:
     console.print(
         f"  trained on {m['train_rows']:,} rows; judged out of sample on {m['rows']:,} rows of {m['dates']:,} dates: "
         f"log-loss {m['log_loss']:.4f} calibrated, {m['raw_log_loss']:.4f} raw, {m['prior_log_loss']:.4f} class prior; "
-        f"accuracy {m['accuracy']:.3f}; classwise calibration error {m['classwise_ece']:.3f}",
+        f"accuracy {m['accuracy']:.3f}",
         highlight=False,
     )
     parts = (("FLAT or move", "gain_flat_or_move"), ("UP or DOWN", "gain_direction"))
     shown = "; ".join(f"{name} {m[key]:+.4f} ± {m[key + '_error']:.4f}" for name, key in parts)
     console.print(f"  of the gain over the class prior: {shown}", highlight=False)
+    for line in judgement_lines(m):
+        console.print(f"  {line}", highlight=False)
     table = _table(
         f"Reliability out of sample, {scope.scope}: forecast → observed (95 % interval)",
         "class",

@@ -16,6 +16,7 @@ from signals_core.ml.champion import FindChampion
 from signals_core.ml.feature_groups import ALL, FeatureGroup, group_columns
 from signals_core.ml.logistic import fit_logistic
 from signals_core.ml.pipeline import MLPipeline, labels_of
+from signals_core.ml.scores import probability_figures, return_figures
 from signals_core.ml.splits import PanelSplitter, Window, WindowRows, calendar_windows, window_target
 from signals_core.ml.target import CLASSES, class_shares
 from signals_core.ml.tuning import tune
@@ -83,6 +84,8 @@ class WindowResult:
     warm_from: str | None
     """The window whose best trials were tried first."""
     challengers: dict[str, Challenge]
+    scores: dict[str, Any]
+    """`scores.probability_figures` and `scores.return_figures` of the test rows, before calibration."""
     out_of_fold: pd.DataFrame = field(repr=False, compare=False)
     """Index (symbol, date); columns label, label_end, forward_return, p_down, p_flat, p_up (uncalibrated),
     logistic_down, logistic_flat, logistic_up, and champion_... where a model was in service."""
@@ -208,6 +211,10 @@ class WalkForwardValidator:
         for name, (table, detail) in self._challenge(window, train_x, train_y, test_x).items():
             tables.append(pd.DataFrame(table, index=test_y.index, columns=challenger_columns(name)))
             challengers[name] = self._compare(table, labels, loss, prior_loss, detail)
+        horizon, costs = self.ml.prediction_horizon, self.validation.cost_bps
+        figures = probability_figures(predicted, labels, test_y.index, horizon) | return_figures(
+            probabilities, test_y["forward_return"], test_y["trade_return"], horizon, costs, max(tuned.trials, 1)
+        )
         return WindowResult(
             start=window.test_start.isoformat(),
             end=window.test_end.isoformat(),
@@ -238,6 +245,7 @@ class WalkForwardValidator:
             suggested=json.loads(json.dumps(tuned.suggested)),
             warm_from=warm.start if warm else None,
             challengers=challengers,
+            scores=figures,
             out_of_fold=pd.concat(
                 [test_y[["label", "label_end", "forward_return"]], *(table.astype("float32") for table in tables)],
                 axis=1,

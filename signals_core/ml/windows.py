@@ -20,7 +20,10 @@ from signals_core.workspace import Panel, Workspace
 
 _CODE = tuple(
     f"signals_core.ml.{name}"
-    for name in ("validation", "splits", "pipeline", "tuning", "metrics", "feature_groups", "logistic", "champion")
+    for name in (
+        *("validation", "splits", "pipeline", "tuning", "feature_groups", "logistic", "champion"),
+        *("metrics", "scores", "reliability", "dependence", "sharpe"),
+    )
 )
 
 

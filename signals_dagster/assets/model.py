@@ -6,6 +6,7 @@ import dagster as dg
 
 from signals_core import plots
 from signals_core.ml.training import TrainedModel, train_model
+from signals_core.ml.wording import calibration_note
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.target import target
@@ -21,6 +22,8 @@ CAUSE_TAG = "signals/cause"
 _PLOTTED = (
     *("accuracy", "log_loss", "raw_log_loss", "prior_log_loss", "classwise_ece"),
     *("gain", "gain_error", "gain_flat_or_move", "gain_direction"),
+    *("balanced_accuracy", "brier_skill", "classwise_ece_chance_high"),
+    *("information_coefficient", "sharpe", "deflated_sharpe"),
 )
 
 
@@ -68,11 +71,13 @@ def _described(trained: TrainedModel) -> dict[str, object]:
         "decision": version.decision,
         "in_service": version.active,
         "digest": version.digest,
-        **numbers_of(version.scope, {name: figures[name] for name in _PLOTTED}),
+        **numbers_of(version.scope, {name: figures[name] for name in _PLOTTED if figures.get(name) is not None}),
         "dagster/row_count": figures["train_rows"],
         "reliability": table([vars(b) for b in trained.reliability]),
         "reliability_diagram": picture(
-            plots.reliability_diagram(trained.reliability, f"Reliability out of sample, {title}"),
+            plots.reliability_diagram(
+                trained.reliability, f"Reliability out of sample, {title}", calibration_note(figures)
+            ),
             "reliability",
         ),
         "feature_importance": picture(

@@ -15,6 +15,8 @@ from signals_dagster.metadata import OWNERS, materialized, numbers_of, picture, 
 from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
+_SCORES = ("balanced_accuracy", "brier_skill", "classwise_ece", "information_coefficient", "deflated_sharpe")
+
 
 @dg.asset(
     deps=[
@@ -68,6 +70,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
         "advantage_over_logistic": logistic.advantage,
         "advantage_over_logistic_error": logistic.advantage_error,
         "sharpe_ratio": result.sharpe_ratio,
+        **{name: result.scores[name] for name in _SCORES if result.scores[name] is not None},
         "train_rows": result.train_rows,
         "purged_rows": result.purged_rows,
         "rounds": result.rounds,
@@ -82,6 +85,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
         "rows": dg.MetadataValue.json(result.rows),
         "trained_on": " to ".join(result.train_dates),
         "labels_end_before": result.barrier,
+        "scores": table([{"figure": name, "value": value} for name, value in result.scores.items()]),
         "challengers": table(
             [{"challenger": name, **asdict(found)} for name, found in result.challengers.items()],
         ),
