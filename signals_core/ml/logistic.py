@@ -87,6 +87,19 @@ def fit_logistic(
         validation_fraction: of the dates; the latest.
         groups: of columns, to choose between; the larger one only if it is better by more than its uncertainty.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn's own
+
+    with threadpool_limits(1):  # the work is spread over processes, and sums must not depend on threads
+        return _fit(features, target, validation_fraction, horizon, groups)
+
+
+def _fit(
+    features: pd.DataFrame,
+    target: pd.DataFrame,
+    validation_fraction: float,
+    horizon: int,
+    groups: Sequence[FeatureGroup],
+) -> LogisticRegression:
     labels = labels_of(target["label"])
     fit, score = (rows & (labels != NO_LABEL) for rows in split_latest(target, validation_fraction))
     columns = distinct_groups(features, groups)
