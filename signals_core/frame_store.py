@@ -8,10 +8,12 @@ checksums show, and it is then set aside.
 
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +27,8 @@ from signals_core.files import locked, write_atomic
 Month = str
 """A calendar month as `2004-03`."""
 
-_METADATA_KEY = b"signals"
-_FORMAT = 2
+_METADATA_KEY, _CHECKSUM_KEY = b"signals", b"signals_checksum"
+_FORMAT = 3
 EVER = (date(1900, 1, 1), date(2200, 1, 1))
 
 _log = logging.getLogger(__name__)
@@ -197,8 +199,15 @@ class FrameStore:
                     ) from error
 
     def _write(self, path: Path, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
-        content = {"format": _FORMAT, **self._description, "months": dict(sorted(digests.items()))}
-        write_parquet(path, frame, {_METADATA_KEY: json.dumps(content, sort_keys=True).encode()})
+        # Parquet's own checksums cover the pages, not what says where they are and what they mean.
+        content = {
+            "format": _FORMAT,
+            **self._description,
+            "checksums": _checksums(frame),
+            "months": dict(sorted(digests.items())),
+        }
+        text = json.dumps(content, sort_keys=True).encode()
+        write_parquet(path, frame, {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()})
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, bytes]) -> None:
@@ -220,6 +229,30 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
     if (frame.dtypes == "float64").all():
         return frame.astype("float32")
     return frame.astype({n: "float32" for n in frame.columns if frame[n].dtype == "float64"})
+
+
+def _checksums(frame: pd.DataFrame) -> dict[str, str]:
+    """The type and the checksum of the index and of each column."""
+    found = {"date": _checksum_of(frame.index.to_numpy())}
+    if (frame.dtypes == "float32").all():
+        columns = np.array(frame.to_numpy().T, order="C")  # all at once, which is faster
+        columns[np.isnan(columns)] = np.nan
+        return found | {str(n): f"float32 {_checksum(row)}" for n, row in zip(frame.columns, columns, strict=True)}
+    return found | {str(name): _checksum_of(frame[name].to_numpy()) for name in frame.columns}
+
+
+def _checksum_of(values: np.ndarray) -> str:
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), np.nan, values).astype(values.dtype)  # whichever of the many it was
+    if values.dtype.kind == "M":
+        values = values.astype(f"datetime64[{DATE_UNIT}]")  # Parquet has not every unit
+    if values.dtype.kind == "O":
+        return f"object {_checksum(repr(values.tolist()).encode())}"
+    return f"{values.dtype} {_checksum(np.ascontiguousarray(values).view(np.uint8))}"
+
+
+def _checksum(content: "bytes | np.ndarray") -> str:
+    return f"{zlib.crc32(content):08x}"  # type: ignore[arg-type]
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
@@ -247,16 +280,34 @@ def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
             page_checksum_verification=True,
         )
         frame = table.to_pandas().set_index("date")
+        expected = _parsed(table.schema.metadata)["checksums"]
     except FileNotFoundError as error:
         raise DataError(f"{path} has gone while it was read: read again") from error
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
     frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
+    found = _checksums(frame)
+    if found != {name: expected.get(name) for name in (expected if columns is None else found)}:
+        raise DataError(f"{path} is damaged (its values are not those that were written)")
     return frame
 
 
-def _content(path: Path) -> dict[str, dict[Month, str]]:
+def _parsed(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """What a file says of itself.
+
+    Raises:
+        KeyError: it says nothing, or in another format.
+        ValueError: it was changed.
+    """
+    text = (metadata or {})[_METADATA_KEY]
+    if _checksum(text).encode() != (metadata or {})[_CHECKSUM_KEY]:
+        raise ValueError("its description does not match its checksum")
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        return _parsed(pq.read_schema(path).metadata)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged or was not written by this project: {error}") from error
