@@ -8,23 +8,20 @@ import os
 import platform
 import signal
 import sqlite3
-import statistics
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from benchmarks.measuring import Measured, alternate, clocked, headings, line
 from signals_core.calendar import sessions_between, to_sessions
 from signals_core.market_data.availability import close_of_date
 from signals_core.market_data.schemas import BAR_COLUMNS
@@ -34,21 +31,10 @@ SYMBOLS, SESSIONS = 500, 2520
 LOADS, READS = 3, 7
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CHUNK = 10_000
+WIDTH = 46
 DEFAULT_SERVER = "postgresql+psycopg2://postgres@127.0.0.1:5432/postgres"
 COLUMNS = ["symbol", "date", "available_at", *BAR_COLUMNS, "run_id"]
 REQUIRED = {("postgresql", "load"): 5.0, ("postgresql", "latest"): 4.0}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Seconds of one side, repetition by repetition."""
-
-    name: str
-    seconds: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
 
 
 def synthetic(symbols: int = SYMBOLS, sessions: int = SESSIONS) -> pd.DataFrame:
@@ -70,32 +56,9 @@ def synthetic(symbols: int = SYMBOLS, sessions: int = SESSIONS) -> pd.DataFrame:
     )
 
 
-def alternate(repeats: int, **sides: Callable[[int], float]) -> dict[str, Measured]:
-    """Measure the sides in turn, the first to go being another one each time."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats):
-        names = list(sides) if repeat % 2 == 0 else list(reversed(sides))
-        for name in names:
-            seconds[name].append(sides[name](repeat))
-    return {name: Measured(name, found) for name, found in seconds.items()}
-
-
-def clocked(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def row(backend: str, what: str, ours: Measured, other: Measured | None = None) -> None:
     """Print one line of the table."""
-
-    def shown(measured: Measured) -> str:
-        return f"{min(measured.seconds) * 1e3:10.2f} {measured.median * 1e3:10.2f}"
-
-    line = f"{backend:<11} {what:<34} {shown(ours)}"
-    if other is not None:
-        line += f" {shown(other)} {other.median / ours.median:7.1f}×"
-    print(line, flush=True)
+    print(line(f"{backend:<11} {what}", WIDTH, ours, other), flush=True)
 
 
 def same(ours: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -265,7 +228,7 @@ def main() -> int:
         f"SQLAlchemy {sa.__version__}, pyarrow {pa.__version__}, SQLite {sqlite3.sqlite_version}, "
         f"PostgreSQL {postgresql or '—'}; one thread; {SYMBOLS} symbols × {SESSIONS:,} sessions"
     )
-    print(f"{'':<46} {'ours: min':>10} {'median ms':>10} {'rival: min':>10} {'median ms':>10} {'ratio':>8}")
+    print(headings(WIDTH))
     with tempfile.TemporaryDirectory() as folder:
         ratios = run("sqlite", lambda: f"sqlite:///{Path(folder) / uuid.uuid4().hex}.sqlite", bars)
     if postgresql is None:

@@ -21,7 +21,7 @@ from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
 from signals_core.market_data.schemas import validate_bars
-from signals_core.provenance import digest, outermost_package, prefix_digests, source_digest
+from signals_core.provenance import PrefixDigester, digest, outermost_package, source_digest
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class FeatureStore:
             category: FrameStore(folder / category, description) for category in CATEGORIES
         }
         self._matrix = FrameStore(folder / "matrix", description)
+        self._prefix_digests = PrefixDigester()
 
     def compute_features(
         self,
@@ -259,15 +260,17 @@ class FeatureStore:
         names = [m for m in months[first_of_month] if overlaps(m, start, end)]
         if not names:
             return {}
-        ends = [pd.Period(month).end_time for month in names]
+        # The last microsecond of each month.
+        ends = (np.array(names, dtype="datetime64[M]") + 1).astype("datetime64[us]") - np.timedelta64(1, "us")
         needs = {need for calculator in self._calculators[category] for need in calculator.needs}
-        by_input = [
-            prefix_digests(frame, _lengths(frame, ends), name)
+        by_input = {
+            name: self._prefix_digests(frame, _lengths(frame, ends))
             for name, frame in inputs.items()
             if name in needs and frame is not None
-        ]
+        }
         return {
-            month: digest(self._code, category, [digests[i] for digests in by_input]) for i, month in enumerate(names)
+            month: digest(self._code, category, {name: digests[at] for name, digests in by_input.items()})
+            for at, month in enumerate(names)
         }
 
     def stored_months(self, symbol: str) -> dict[Category | str, dict[Month, str]]:
@@ -303,7 +306,7 @@ def _span(start: date, end: date) -> slice:
     return slice(pd.Timestamp(start), pd.Timestamp(end) - pd.Timedelta(days=1))
 
 
-def _lengths(frame: pd.DataFrame, ends: list[pd.Timestamp]) -> list[int]:
+def _lengths(frame: pd.DataFrame, ends: np.ndarray) -> list[int]:
     """How many leading rows of `frame` lie at or before each end, by date or by availability."""
     moments = frame.get("available_at", frame.index)
-    return [int(n) for n in pd.Index(moments).searchsorted(pd.DatetimeIndex(ends), side="right")]
+    return moments.to_numpy().searchsorted(ends, side="right").tolist()

@@ -58,17 +58,20 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and flush it to disk. The caller holds a lock.
-
-    A line cut short by a power failure (no newline at its end) was never acknowledged and is removed first.
-    """
+    """Append one line and flush it to disk. The caller holds a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+    truncate_torn_line(path)
+    with path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def truncate_torn_line(path: Path) -> None:
+    """Remove a last line cut short by a power failure (no newline at its end): it was never acknowledged."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 @contextmanager

@@ -106,12 +106,11 @@ class FrameStore:
             frame: index `date` (sorted, unique). float64 is stored as float32.
             digests: for each month, what its rows were made from.
         """
-        months = months_of(pd.DatetimeIndex(frame.index))
         compact = _compact(frame)
         for year in _years(digests):
             path = self._path(symbol, year)
             wanted = {month: value for month, value in digests.items() if int(month[:4]) == year}
-            rows = compact[np.isin(months, list(wanted))]
+            rows = _of_months(compact, wanted)
             with locked(path.with_name(f".{path.name}.lock")):
                 kept, kept_digests = self._others(path, wanted, list(compact.columns))
                 merged = rows if kept is None else pd.concat([kept, rows]).sort_index()
@@ -124,14 +123,14 @@ class FrameStore:
         Raises:
             DamagedFile: a file does not match its checksums; it is set aside. The text names it.
         """
-        parts = [
+        tables = [
             self._read(path, columns)
             for path in self._paths(symbol)
             if start.year <= _year_of(path) <= (end - timedelta(days=1)).year
         ]
-        if not parts:
+        if not tables:
             return None
-        frame = pd.concat(parts) if len(parts) > 1 else parts[0]
+        frame = _as_frame(tables)
         first, last = frame.index.searchsorted([pd.Timestamp(start), pd.Timestamp(end)])
         return frame.iloc[first:last]
 
@@ -177,7 +176,7 @@ class FrameStore:
             digests = {m: d for m, d in _content(path)["months"].items() if m not in set(replaced)}
             if not digests:
                 return None, {}
-            frame = _read(path, None)
+            frame = _as_frame([_read(path, None)])
         except DataError:
             _set_aside(path)
             return None, {}
@@ -185,7 +184,7 @@ class FrameStore:
             return None, {}
         return _of_months(frame, digests), digests
 
-    def _read(self, path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
         try:
             return _read(path, columns)
         except DataError:
@@ -199,56 +198,62 @@ class FrameStore:
                     ) from error
 
     def _write(self, path: Path, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
-        # Parquet's own checksums cover the pages, not what says where they are and what they mean.
-        content = {
-            "format": _FORMAT,
-            **self._description,
-            "checksums": _checksums(frame),
-            "months": dict(sorted(digests.items())),
-        }
-        text = json.dumps(content, sort_keys=True).encode()
-        write_parquet(path, frame, {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()})
+        content = {"format": _FORMAT, **self._description, "months": dict(sorted(digests.items()))}
+        write_parquet(path, frame, content)
 
 
-def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, bytes]) -> None:
-    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat."""
-    names = ["date", *map(str, frame.columns)]
-    columns = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns)]
-    table = pa.Table.from_arrays([pa.array(values, from_pandas=True) for values in columns], names)
+def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any]) -> None:
+    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat.
+
+    Args:
+        description: what the file says of itself, beside the checksums of its columns; see `_parsed`.
+    """
+    table = _as_table(frame)
+    # Parquet's own checksums cover the pages, not what says where they are and what they mean.
+    text = json.dumps({**description, "checksums": _checksums(table)}, sort_keys=True).encode()
+    # Neither statistics nor a dictionary of floats that hardly repeat is worth several times the rest.
     pq.write_table(
-        table.replace_schema_metadata(metadata),
+        table.replace_schema_metadata({_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()}),
         path,
-        compression="zstd",
-        use_dictionary=False,  # costs several times more than it saves
+        use_dictionary=False,
         write_statistics=["date"],
         write_page_checksum=True,
+        compression="snappy",
     )
 
 
+def _as_table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_arrays(
+        [pa.array(frame.index.to_numpy()), *(pa.array(values, from_pandas=True) for values in _columns(frame))],
+        ["date", *frame.columns.tolist()],
+    )
+
+
+def _columns(frame: pd.DataFrame) -> Iterable[np.ndarray]:
+    if (frame.dtypes.to_numpy() == np.dtype("float32")).all():
+        return frame.to_numpy().T  # no look-up of a column by its name
+    return [frame[name].to_numpy() for name in frame.columns]
+
+
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:
-    if (frame.dtypes == "float64").all():
+    doubles = frame.dtypes.to_numpy() == np.dtype("float64")
+    if doubles.all():
         return frame.astype("float32")
-    return frame.astype({n: "float32" for n in frame.columns if frame[n].dtype == "float64"})
+    return frame.astype(dict.fromkeys(frame.columns[doubles], "float32")) if doubles.any() else frame
 
 
-def _checksums(frame: pd.DataFrame) -> dict[str, str]:
-    """The type and the checksum of the index and of each column."""
-    found = {"date": _checksum_of(frame.index.to_numpy())}
-    if (frame.dtypes == "float32").all():
-        columns = np.array(frame.to_numpy().T, order="C")  # all at once, which is faster
-        columns[np.isnan(columns)] = np.nan
-        return found | {str(n): f"float32 {_checksum(row)}" for n, row in zip(frame.columns, columns, strict=True)}
-    return found | {str(name): _checksum_of(frame[name].to_numpy()) for name in frame.columns}
-
-
-def _checksum_of(values: np.ndarray) -> str:
-    if values.dtype.kind == "f":
-        values = np.where(np.isnan(values), np.nan, values).astype(values.dtype)  # whichever of the many it was
-    if values.dtype.kind == "M":
-        values = values.astype(f"datetime64[{DATE_UNIT}]")  # Parquet has not every unit
-    if values.dtype.kind == "O":
-        return f"object {_checksum(repr(values.tolist()).encode())}"
-    return f"{values.dtype} {_checksum(np.ascontiguousarray(values).view(np.uint8))}"
+def _checksums(table: pa.Table) -> dict[str, str]:
+    """The type and the checksum of each column."""
+    found = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values, kind = column.to_numpy(), str(column.type)
+        if values.dtype.kind == "M":
+            kind = f"timestamp {column.type.tz}"
+            values = values.astype(f"datetime64[{DATE_UNIT}]").view("int64")  # Parquet has not every unit
+        elif values.dtype.kind == "O":
+            values = repr(values.tolist()).encode()
+        found[name] = f"{kind} {_checksum(values)}"
+    return found
 
 
 def _checksum(content: "bytes | np.ndarray") -> str:
@@ -256,7 +261,9 @@ def _checksum(content: "bytes | np.ndarray") -> str:
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
-    return frame[np.isin(months_of(pd.DatetimeIndex(frame.index)), list(months))]
+    wanted = np.array(list(months), dtype="datetime64[M]").astype(int)
+    own = frame.index.to_numpy().astype("datetime64[M]").astype(int)
+    return frame[np.isin(own, wanted)]
 
 
 def _years(months: Iterable[Month]) -> list[int]:
@@ -271,24 +278,30 @@ def _set_aside(path: Path) -> Path:
     return path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    wanted = None if columns is None else ["date", *columns]
     try:
-        table = pq.read_table(
-            path,
-            columns=None if columns is None else ["date", *columns],
-            partitioning=None,
-            page_checksum_verification=True,
-        )
-        frame = table.to_pandas().set_index("date")
+        # Half the time of pq.read_table, which opens a dataset.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(wanted, use_threads=False)
         expected = _parsed(table.schema.metadata)["checksums"]
     except FileNotFoundError as error:
         raise DataError(f"{path} has gone while it was read: read again") from error
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
-    frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
-    found = _checksums(frame)
+    absent = set(wanted or ["date"]) - set(table.column_names)
+    if absent:
+        raise DataError(f"{path} is damaged (it lacks {', '.join(sorted(absent))})")
+    found = _checksums(table)
     if found != {name: expected.get(name) for name in (expected if columns is None else found)}:
         raise DataError(f"{path} is damaged (its values are not those that were written)")
+    return table
+
+
+def _as_frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    joined = pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
+    frame = joined.to_pandas(use_threads=False).set_index("date")
+    frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
     return frame
 
 

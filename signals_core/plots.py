@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from signals_core.ml.metrics import ReliabilityBin
 from signals_core.ml.monitoring import DriftReport
+from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.validation import WindowResult
 
 if TYPE_CHECKING:
@@ -18,38 +18,72 @@ _COLOURS = {"DOWN": "#c0392b", "FLAT": "#7f8c8d", "UP": "#1e8449"}
 _INK, _ACCENT, _WARN = "#2c3e50", "#2471a3", "#d35400"
 
 
-def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> bytes:
-    """Observed frequency against forecast per class, with 95 % intervals and the rows behind each point."""
-    figure, axes = _figure(1, 3, 10.5, 3.9)
+def reliability_diagram(bins: Sequence[ReliabilityBin], title: str, note: str = "") -> bytes:
+    """Observed frequency against forecast per class, with 95 % intervals and the rows behind each point.
+
+    All classes have one scale, so that equal distances mean equal errors. A hollow point is a group whose interval
+    does not hold its forecast; one in twenty would be by chance.
+
+    Args:
+        note: a line under the title: the calibration error beside chance's, say.
+    """
     classes = list(dict.fromkeys(b.class_name for b in bins))
-    for axis, name in zip(axes, classes, strict=False):
+    figure, axes = _figure(2, max(len(classes), 1), 10.5, 4.6, heights=(5, 1), share_x="col")
+    span = _common_span(bins)
+    for column, name in enumerate(classes):
         chosen = [b for b in bins if b.class_name == name]
-        forecast, observed = (np.array([getattr(b, f) for b in chosen]) for f in ("forecast", "observed"))
-        errors = [[b.observed - b.low for b in chosen], [b.high - b.observed for b in chosen]]
-        low, high = (
-            min(forecast.min(), *(b.low for b in chosen)),
-            max(forecast.max(), *(b.high for b in chosen)),
-        )
-        pad = 0.05 * (high - low)
-        axis.plot([low - pad, high + pad], [low - pad, high + pad], "--", color=_INK, lw=1, label="perfect")
-        axis.errorbar(forecast, observed, yerr=errors, fmt="o", color=_COLOURS[name], capsize=3, label="95 % interval")
-        axis.set(
-            title=name,
-            xlabel="forecast probability",
-            xlim=(low - pad, high + pad),
-            ylim=(low - pad, high + pad),
-        )
-        axis.text(
-            0.97,
-            0.04,
-            f"{sum(b.rows for b in chosen):,} rows",
-            transform=axis.transAxes,
-            ha="right",
-            color=_INK,
-        )
-    axes[0].set_ylabel("observed frequency")
-    axes[0].legend(frameon=False, fontsize=8)
-    return _png(figure, title)
+        _reliability_of_class(axes[column], chosen, span)
+        _rows_of_class(axes[len(classes) + column], chosen, span)
+    if classes:
+        axes[0].set_ylabel("observed frequency, 95 % interval")
+        axes[len(classes)].set_ylabel("rows")
+        axes[0].plot([], [], "o", ms=6, mfc="white", mec=_INK, mew=1.2, label="interval misses the forecast")
+        axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    return _png(figure, f"{title}\n{note}" if note else title)
+
+
+def _reliability_of_class(axis: "Axes", bins: Sequence[ReliabilityBin], span: float) -> None:
+    colour = _COLOURS.get(bins[0].class_name, _ACCENT)
+    middle = (min(_lowest(b) for b in bins) + max(_highest(b) for b in bins)) / 2
+    low, high = middle - span / 2, middle + span / 2
+    share = sum(b.rows * b.observed for b in bins) / sum(b.rows for b in bins)
+    axis.plot([low, high], [low, high], "--", color=_INK, lw=1, label="forecast = observed")
+    axis.axhline(share, color=_INK, lw=0.8, ls=":", label="how often it happened")
+    axis.plot([b.forecast for b in bins], [b.observed for b in bins], color=colour, lw=0.8, alpha=0.35)
+    for b in bins:
+        face = colour if b.low <= b.forecast <= b.high else "white"
+        axis.plot([b.forecast] * 2, [b.low, b.high], color=colour, lw=1.6, alpha=0.55, solid_capstyle="butt")
+        axis.plot(b.forecast, b.observed, "o", ms=6, mfc=face, mec=colour, mew=1.6, zorder=3)
+    axis.set(xlim=(low, high), ylim=(low, high))
+    axis.set_title(bins[0].class_name, color=colour, fontweight="bold")
+
+
+def _rows_of_class(axis: "Axes", bins: Sequence[ReliabilityBin], span: float) -> None:
+    sizes = [b.rows for b in bins]
+    colour = _COLOURS.get(bins[0].class_name, _ACCENT)
+    axis.bar([b.forecast for b in bins], sizes, width=span / 45, color=colour, alpha=0.6)
+    axis.set(xlabel="forecast probability", ylim=(0, 1.7 * max(sizes)), yticks=[])
+    axis.grid(visible=False)
+    axis.spines["left"].set_visible(False)
+    words = f"{len(sizes)} groups of {np.mean(sizes):,.0f} rows"
+    axis.text(0.5, 0.98, words, transform=axis.transAxes, ha="center", va="top", fontsize=8, color=_INK)
+
+
+def _common_span(bins: Sequence[ReliabilityBin]) -> float:
+    """The side of a square that holds the points and intervals of any one class, with a margin."""
+    spans = [
+        max(_highest(b) for b in bins if b.class_name == name) - min(_lowest(b) for b in bins if b.class_name == name)
+        for name in {b.class_name for b in bins}
+    ]
+    return 1.1 * max(spans, default=1.0)
+
+
+def _lowest(b: ReliabilityBin) -> float:
+    return min(b.low, b.forecast)
+
+
+def _highest(b: ReliabilityBin) -> float:
+    return max(b.high, b.forecast)
 
 
 def window_metrics(windows: Sequence[WindowResult], title: str) -> bytes:
@@ -111,11 +145,18 @@ def importance_bars(importance: dict[str, float], title: str, most: int = 20) ->
     return _png(figure, title)
 
 
-def _figure(rows: int, columns: int, width: float, height: float, share_x: bool = False) -> "tuple[Figure, list[Axes]]":
+def _figure(
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    share_x: "bool | Literal['col']" = False,
+    heights: Sequence[float] | None = None,
+) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x).ravel().tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, height_ratios=heights).ravel().tolist()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)

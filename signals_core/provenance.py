@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -26,12 +27,13 @@ def digest(*parts: Any) -> str:
 
 def prefix_digests(frame: pd.DataFrame, lengths: Sequence[int], *parts: Any) -> list[str]:
     """The digest of the first n rows of `frame` (index and values), for each n of non-decreasing `lengths`."""
-    dtypes = {name: str(frame[name].dtype) for name in frame.columns}
-    head = digest(list(frame.columns), list(dtypes.values()), str(frame.index.dtype), *parts).encode()
+    names, dtypes = frame.columns.tolist(), [str(dtype) for dtype in frame.dtypes]
+    head = digest(names, dtypes, str(frame.index.dtype), *parts).encode()
     # Floats lie row by row, so that a prefix is one piece; texts and dates each have a hasher.
-    floats = [name for name, dtype in dtypes.items() if dtype == "float64"]
-    others = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame.columns if name not in floats)]
-    arrays = [np.ascontiguousarray(frame[floats].to_numpy()), *others]
+    floats = [at for at, dtype in enumerate(dtypes) if dtype == "float64"]
+    others = [frame.iloc[:, at].to_numpy() for at, dtype in enumerate(dtypes) if dtype != "float64"]
+    block = frame if len(floats) == len(names) else frame.iloc[:, floats]
+    arrays = [np.ascontiguousarray(block.to_numpy()), frame.index.to_numpy(), *others]
     hashers = [hashlib.sha256() for _ in arrays]
     found, done = [], 0
     for length in lengths:
@@ -41,6 +43,24 @@ def prefix_digests(frame: pd.DataFrame, lengths: Sequence[int], *parts: Any) -> 
         whole = b"".join([head, str(done).encode(), *(hasher.digest() for hasher in hashers)])
         found.append(hashlib.sha256(whole).hexdigest()[:_HEX_LENGTH])
     return found
+
+
+class PrefixDigester:
+    """`prefix_digests` that remembers the last frames it was given: an input is the same for several categories."""
+
+    def __init__(self, remembered: int = 16) -> None:
+        self._remembered = remembered
+        self._known: OrderedDict[tuple[int, tuple[int, ...]], tuple[pd.DataFrame, list[str]]] = OrderedDict()
+
+    def __call__(self, frame: pd.DataFrame, lengths: Sequence[int]) -> list[str]:
+        """As `prefix_digests`; the frame must not be changed in place."""
+        key = (id(frame), tuple(lengths))
+        if key not in self._known:  # the frame is kept too, so its id is not another's
+            self._known[key] = (frame, prefix_digests(frame, lengths))
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key][1]
 
 
 @cache

@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from signals_core.features.catalog import catalog
-from signals_core.ml import metrics
 from signals_core.ml.bundle import read_frame, read_manifest
+from signals_core.ml.comparison import PRIOR, PooledChallenge, compare_challengers, earned_its_place
 from signals_core.ml.monitoring import DriftReport, DriftStore
 from signals_core.ml.registry import Version
+from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.target import CLASSES, class_shares
 from signals_core.ml.training import reliability_of
-from signals_core.ml.validation import WindowResult
+from signals_core.ml.validation import LOGISTIC, WindowResult
 from signals_core.ml.windows import all_windows
 from signals_core.settings import Scope
 from signals_core.steps import data_span, known_until, last_day
@@ -29,6 +30,10 @@ from signals_core.workspace import Workspace
 DEMO_DISCLAIMER = (
     "This proves that the machinery works. It claims no performance: six large survivors chosen in hindsight, "
     "price features only, and few tuning trials."
+)
+SYNTHETIC_DISCLAIMER = (
+    "This market is invented (provider synthetic): no price, filing or signal here is of a real company, and no figure "
+    "says anything about real markets."
 )
 DISCLAIMER = (
     "Every figure is out of sample, but the universe and the settings were chosen by someone who knew the past. "
@@ -57,10 +62,12 @@ class ScopeReport:
     windows: list[WindowResult]
     newest: Version | None
     active: Version | None
-    reliability: list[metrics.ReliabilityBin]
+    reliability: list[ReliabilityBin]
     features_without_data: list[str]
     signals: pd.DataFrame | None
     drift: DriftReport | None
+    challenges: dict[str, PooledChallenge]
+    """XGBoost beside each of its challengers, over all windows."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class MainReport:
                     "features_without_data": s.features_without_data,
                     "signals": None if s.signals is None else records(s.signals),
                     "drift": asdict(s.drift) if s.drift else None,
+                    "challengers": {name: asdict(found) for name, found in s.challenges.items()},
+                    "xgboost_earned_its_place": earned_its_place(s.challenges),
                 }
                 for s in self.scopes
             ],
@@ -119,13 +128,14 @@ def read_report(workspace: Workspace) -> MainReport:
                 **{name: float(share) for name, share in zip(CLASSES, shares, strict=True)},
             }
         )
-    roles = workspace.settings.universe.reference.model_dump()
     reference = [
         {"role": role, "symbol": symbol, **(_covered(coverage[symbol]) if symbol in coverage else {})}
-        for role, symbol in roles.items()
+        for role, symbol in workspace.reference_roles().items()
     ]
     scopes = [_scope_report(workspace, scope, day) for scope in workspace.settings.ml.scopes]
-    disclaimer = DEMO_DISCLAIMER if workspace.settings.market_data.provider == "demo" else DISCLAIMER
+    disclaimer = {"demo": DEMO_DISCLAIMER, "synthetic": SYNTHETIC_DISCLAIMER}.get(
+        workspace.settings.market_data.provider, DISCLAIMER
+    )
     return MainReport(symbols, reference, day.isoformat(), scopes, disclaimer)
 
 
@@ -137,7 +147,7 @@ def _scope_report(workspace: Workspace, scope: Scope, day: Any) -> ScopeReport:
     versions = workspace.registry.list_versions(scope)
     newest = versions[-1] if versions else None
     active = workspace.registry.get_active(scope)
-    bins: list[metrics.ReliabilityBin] = []
+    bins: list[ReliabilityBin] = []
     absent: list[str] = []
     if newest is not None:
         folder = workspace.models / newest.model_path
@@ -147,15 +157,17 @@ def _scope_report(workspace: Workspace, scope: Scope, day: Any) -> ScopeReport:
     signals = SignalStore(workspace.data / "signals")
     keys = [window.key for window in all_windows(workspace.settings, known_until(workspace))]
     stored = set(workspace.windows.keys(scope))
+    windows = [workspace.windows.load(scope, key) for key in keys if key in stored]
     return ScopeReport(
         scope,
-        [workspace.windows.load(scope, key) for key in keys if key in stored],
+        windows,
         newest,
         active,
         bins,
         absent,
         signals.load(scope, day) if signals.inputs(scope, day) else None,
         DriftStore(workspace.data / "drift").load(scope, day.isoformat()),
+        compare_challengers(windows, workspace.settings.ml.prediction_horizon),
     )
 
 
@@ -250,6 +262,22 @@ def _render_windows(scope: ScopeReport, console: Console, whole: bool) -> None:
         f"[bold]{np.mean([w.sharpe_ratio for w in scope.windows]):+.2f}",
     )
     console.print(table)
+    _render_challengers(scope, console)
+
+
+def _render_challengers(scope: ScopeReport, console: Console) -> None:
+    """Whether XGBoost earned its place."""
+    if not scope.challenges:
+        return
+    names = " and ".join(name for name in (PRIOR, LOGISTIC) if name in scope.challenges)
+    earned = (
+        f"[green]XGBoost earned its place: it is better than {names} by more than its uncertainty"
+        if earned_its_place(scope.challenges)
+        else f"[yellow]XGBoost has not shown that it is better than both {names}"
+    )
+    console.print(f"{scope.scope}: {earned}")
+    for found in scope.challenges.values():
+        console.print(f"  {found}", highlight=False)
 
 
 def _render_model(scope: ScopeReport, console: Console) -> None:

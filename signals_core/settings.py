@@ -219,16 +219,26 @@ class TuningSettings(_Section):
 
     trials: int = Field(100, ge=0)
     search_space: Literal["regularised", "specification"] = "regularised"
+    feature_groups: tuple[Literal["all", "symbol_level"], ...] = ("all", "symbol_level")
     validation_fraction: float = Field(0.25, gt=0, lt=0.9)
     early_stopping_rounds: int = Field(20, ge=1)
     max_rounds: int = Field(300, ge=1)
+    pruning: bool = True
+    warm_start: bool = False
     seed: int = 7
+
+    @field_validator("feature_groups")
+    @classmethod
+    def _some_groups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("needs at least one group, each named once")
+        return value
 
 
 class CalibrationSettings(_Section):
     """How out-of-fold predictions become the calibrator."""
 
-    method: Literal["sigmoid"] = "sigmoid"
+    method: Literal["sigmoid", "temperature", "dirichlet", "auto"] = "sigmoid"
     min_rows: int = Field(250, ge=30)
 
 

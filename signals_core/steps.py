@@ -28,24 +28,26 @@ from signals_core.progress import track
 from signals_core.provenance import prefix_digests, source_digest
 from signals_core.workspace import UNIVERSE_NAME, Workspace
 
-_DEMO = "demo"
+_KEPT_APART = {"demo", "synthetic"}
+"""Sources whose bars must never lie beside a user's: a past that has ended, and one that never was."""
 
 
 def ingest(workspace: Workspace, symbols: Sequence[str], full: bool = False) -> list[IngestedSymbol]:
     """Fetch the bars of `symbols` from their configured sources into the market store.
 
     Raises:
-        SettingsError: the demo's bars and a user's would end up in one store.
+        SettingsError: bars of the demo or of an invented market and a user's would end up in one store.
     """
     providers = {symbol: workspace.bar_provider(symbol) for symbol in symbols}
     stored = IngestionLog(workspace.market.database).providers("bars")
-    for name in {provider.name for provider in providers.values()}:
-        if stored and (name == _DEMO) != (stored == {_DEMO}):
-            raise SettingsError(
-                f"market_data.provider is {name}, but the store holds bars of {', '.join(sorted(stored))}: "
-                "keep the demo apart from your own project; choose other folders with paths.data and paths.models, "
-                "or empty these with `make clean`"
-            )
+    asked = {provider.name for provider in providers.values()}
+    apart = (stored | asked) & _KEPT_APART
+    if apart and len(stored | asked) > 1:
+        raise SettingsError(
+            f"market_data asks for bars of {', '.join(sorted(asked))}, and the store holds bars of "
+            f"{', '.join(sorted(stored)) or 'no source yet'}: keep {' and '.join(sorted(apart))} apart from your own "
+            "project; choose other folders with paths.data and paths.models, or empty these with `make clean`"
+        )
     settings = workspace.settings
     loaded: dict[str, IngestedSymbol] = {}
     for provider in {id(provider): provider for provider in providers.values()}.values():
@@ -178,20 +180,27 @@ def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> 
 
 
 def build_features_and_target(workspace: Workspace) -> list[tuple[BuiltFeatures, BuiltTarget]]:
-    """Bring the categories, the matrix and the labels of every ticker with bars up to date, in that order.
+    """Bring the categories, the matrix and the labels of every ticker with bars up to date.
 
     Returns:
-        The matrix and the labels of each ticker in the whole `data_span`.
+        The matrix and the labels of each ticker from its first month that was not current; the last month of one
+        that was.
 
     Raises:
         MissingPrerequisite: no ticker has bars.
     """
     start, end = data_span(workspace)
     tickers = workspace.covered(workspace.settings.universe.tickers)
+    return [_build_all(workspace, ticker, start, end) for ticker in track("features", tickers, len(tickers))]
+
+
+def _build_all(workspace: Workspace, ticker: str, start: date, end: date) -> tuple[BuiltFeatures, BuiltTarget]:
+    month = first_stale_month(workspace, ticker, start, end) or f"{end - timedelta(days=1):%Y-%m}"
+    since = max(start, date(int(month[:4]), int(month[5:]), 1))
+    store, inputs = workspace.features, workspace.inputs(ticker)
     for category in CATEGORIES:
-        build_category(workspace, category, tickers, start, end)
-    built = build_matrix(workspace, tickers, start, end)
-    return list(zip(built, build_target(workspace, tickers, start, end), strict=True))
+        store.build_category(category, ticker, inputs, since, end)
+    return store.build_matrix(ticker, since, end), _build_target(workspace, ticker, since, end)
 
 
 def target_digests(workspace: Workspace, symbol: str, start: date, end: date) -> dict[Month, str]:

@@ -254,11 +254,17 @@ class Workspace:
             member |= (sessions >= interval.valid_from) & ~(sessions >= interval.valid_to)
         return member
 
-    def reference_symbols(self) -> Sequence[str]:
-        """The instruments that features are measured against, each once."""
+    def reference_roles(self) -> dict[str, str]:
+        """The instruments that features are measured against, by what they stand for."""
         reference = self.settings.universe.reference
-        of_sectors = reference.sectors.values() if self.settings.universe.sectors else ()
-        return tuple(dict.fromkeys((reference.spy, reference.sector, reference.vix, *of_sectors)))
+        roles = {"spy": reference.spy, "sector": reference.sector, "vix": reference.vix}
+        if self.settings.universe.sectors is not None:
+            roles |= {f"sector {sector}": symbol for sector, symbol in reference.sectors.items()}
+        return roles
+
+    def reference_symbols(self) -> Sequence[str]:
+        """Those instruments, each once."""
+        return tuple(dict.fromkeys(self.reference_roles().values()))
 
     def all_symbols(self) -> list[str]:
         """Every symbol whose bars are stored: the tickers, then the reference instruments."""

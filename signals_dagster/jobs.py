@@ -12,8 +12,16 @@ from signals_dagster.resources import WorkspaceResource
 
 features_job = dg.define_asset_job(
     "features_job",
-    selection=dg.AssetSelection.assets("bars", "reference_bars") | dg.AssetSelection.groups("features", "target"),
-    description="Bars, feature categories, matrix and target of a range of symbols and dates.",
+    selection=dg.AssetSelection.assets("bars", "reference_bars", "data_quality")
+    | dg.AssetSelection.groups("features", "target"),
+    description="Bars, feature categories, matrix and target of a range of symbols and dates; data quality.",
+)
+facts_job = dg.define_asset_job(
+    "facts_job",
+    selection=dg.AssetSelection.assets(
+        "fundamentals", "insider_transactions", "short_interest", "universe_membership", "data_quality"
+    ),
+    description="All facts from their sources, membership of the universe, and the data-quality report.",
 )
 daily_bars_job = dg.define_asset_job(
     "daily_bars_job",

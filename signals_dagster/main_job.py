@@ -87,7 +87,22 @@ def run_demo(loaded: LoadedSettings, cause: str = "a person") -> list[LayerRun]:
     with Workspace(loaded) as workspace, main_job_lock(workspace), open_instance(workspace) as instance:
         tidy_up(workspace, instance)
         sunday = training.as_of_sunday(workspace.now)
-        return [run_layer(name, workspace, instance, sunday, cause) for name in LAYERS]
+        facts = _first_facts(instance, cause)
+        return [facts, *(run_layer(name, workspace, instance, sunday, cause) for name in LAYERS)]
+
+
+_FACTS = ("fundamentals", "insider_transactions", "short_interest", "universe_membership")
+
+
+def _first_facts(instance: dg.DagsterInstance, cause: str) -> LayerRun:
+    """Facts that were never asked for; after that, their schedules ask."""
+    started = time.monotonic()
+    keys = [dg.AssetKey(name) for name in _FACTS]
+    lacking = [key for key in keys if instance.get_latest_materialization_event(key) is None]
+    run_id = None
+    if lacking:
+        run_id = _execute(instance, "facts_job", {_MAIN_JOB_TAG: "true", CAUSE_TAG: cause}, {}, lacking)
+    return LayerRun("facts", "facts and membership", len(lacking), time.monotonic() - started, run_id)
 
 
 @contextmanager
@@ -115,8 +130,6 @@ def _run(
     instance: dg.DagsterInstance, layer: _Layer, wanted: Sequence[tuple[str, str]], cause: str, as_of: date
 ) -> str:
     """One run of the rectangle around the wanted partitions; steps skip what is up to date inside it."""
-    from signals_dagster.definitions import defs
-
     order = layer.partitions.get_partitions_def_for_dimension(layer.dimension).get_partition_keys()
     names = sorted({name for name, _ in wanted}, key=order.index)
     dates = sorted({day for _, day in wanted})
@@ -131,15 +144,29 @@ def _run(
         _MAIN_JOB_TAG: "true",
         CAUSE_TAG: cause,
     }
-    # The event log keeps what a step logs; an error reaches the caller as itself.
-    config: dict[str, object] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    config: dict[str, object] = {}
     if "calibrated_model" in layer.assets:
         config["ops"] = {"calibrated_model": {"config": {"cause": cause, "as_of": as_of.isoformat()}}}
-    job = defs.resolve_job_def(layer.job)
     try:
-        result = job.execute_in_process(instance=instance, tags=tags, run_config=config, raise_on_error=True)
+        return _execute(instance, layer.job, tags, config)
     except dg.DagsterError as error:  # a blocking check; errors of a step keep their own type
         raise GateError(f"{layer.title}: {error}") from error
+
+
+def _execute(
+    instance: dg.DagsterInstance,
+    job: str,
+    tags: dict[str, str],
+    config: dict[str, object],
+    selection: Sequence[dg.AssetKey] | None = None,
+) -> str:
+    from signals_dagster.definitions import defs
+
+    # The event log keeps what a step logs; an error reaches the caller as itself.
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance, tags=tags, run_config={**quiet, **config}, raise_on_error=True, asset_selection=selection
+    )
     return result.run_id
 
 

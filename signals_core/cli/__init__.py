@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from signals_core.cli import check, config, data, features, invocation, models, project, serving
+from signals_core.cli.selftest import selftest_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,7 @@ for command in (
     serving.drift,
 ):
     app.command()(command)
+app.command("selftest")(selftest_command)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(features.app, name="features")

@@ -20,6 +20,7 @@ def build(context: typer.Context, as_json: Json = False) -> None:
     rows = [
         {
             "symbol": features.symbol,
+            "since": str(features.frame.index.min().date()) if len(features.frame) else "",
             "rows": len(features.frame),
             "missing_share": round(float(features.frame.isna().to_numpy().mean()), 4),
             "months_computed": len(features.computed),

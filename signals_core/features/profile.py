@@ -1,5 +1,7 @@
 """What stored features look like: coverage, first valid date, distribution; as numbers and as a picture."""
 
+import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _QUANTILES = (0.05, 0.5, 0.95)
 _BINS = 40
 _COLUMNS = 6
+_WORTH_SAYING, _LETTERS = 0.01, 200
 _TRIMMED = (0.005, 0.995)
 """What a histogram shows; the few values beyond would leave it one bar."""
 
@@ -60,40 +63,34 @@ def distributions(frames: Mapping[str, pd.DataFrame], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     joined = pd.concat(frames.values()) if frames else pd.DataFrame()
-    names = [str(name) for name in joined.columns]
-    lines = max(-(-len(names) // _COLUMNS), 1)
-    figure = Figure(figsize=(2.1 * _COLUMNS, 1.5 * lines + 0.6), layout="constrained")
+    known = {str(name): values[np.isfinite(values)] for name, values in joined.astype("float64").items()}
+    shown = {name: values for name, values in known.items() if len(values)}
+    absent = [name for name in known if name not in shown]
+    lines = max(-(-len(shown) // _COLUMNS), 1)
+    figure = Figure(figsize=(2.1 * _COLUMNS, 1.5 * lines + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    for at, name in enumerate(names):
-        axes = figure.add_subplot(lines, _COLUMNS, at + 1)
-        values = joined[name].to_numpy(dtype="float64")
-        _histogram(axes, name, values[np.isfinite(values)], len(values))
+    for at, (name, values) in enumerate(shown.items()):
+        _histogram(figure.add_subplot(lines, _COLUMNS, at + 1), name, values, len(joined))
+    if absent:
+        figure.supxlabel(textwrap.fill(f"no data: {', '.join(absent)}", _LETTERS), fontsize=7)
     return _png(figure)
 
 
 def _histogram(axes: "Axes", name: str, known: np.ndarray, rows: int) -> None:
-    axes.set_title(name, fontsize=7)
+    missing = 1 - len(known) / rows
+    axes.set_title(name if missing < _WORTH_SAYING else f"{name} ({missing:.0%} missing)", fontsize=7)
     axes.tick_params(labelsize=6, left=False, labelleft=False)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    if not len(known):
-        axes.text(0.5, 0.5, "no data", ha="center", va="center", fontsize=8, transform=axes.transAxes)
-        axes.set_xticks([])
-        return
     low, high = np.quantile(known, _TRIMMED)
     if low == high:
         low, high = low - 0.5, high + 0.5
     axes.hist(known, bins=_BINS, range=(low, high), color="#4c78a8")
     axes.locator_params(axis="x", nbins=4)
-    if len(known) < rows:
-        text = f"{1 - len(known) / rows:.0%} missing"
-        axes.text(0.98, 0.95, text, ha="right", va="top", fontsize=6, transform=axes.transAxes)
 
 
 def _png(figure: "Figure") -> bytes:
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -116,10 +116,13 @@ def technical_values(
         _momentum(into, talib, high, low, close, volume)
         _trend(into, talib, high, low, close)
         _volatility(into, talib, high, low, close)
-        _volume(into, talib, high, low, close, volume)
+        typical = talib.TYPPRICE(high, low, close)
+        _volume(into, talib, high, low, close, volume, typical)
         _patterns(into, talib, open_, high, low, close)
-        _define_still_stretches(into, talib, high, low, close, volume)
-    into.values[np.isinf(into.values)] = np.nan
+        _define_still_stretches(into, talib, high, low, close, volume, typical)
+    infinite = np.isinf(into.values)
+    if infinite.any():
+        into.values[infinite] = np.nan
     return into.values
 
 
@@ -182,11 +185,19 @@ def _volatility(into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, c
 
 
 def _volume(
-    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+    into: _Columns,
+    talib: Any,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    volume: np.ndarray,
+    typical: np.ndarray,
 ) -> None:
     mean_volume = talib.SMA(volume, 20)
-    vwap = talib.SMA(talib.TYPPRICE(high, low, close) * volume, 20) / mean_volume
-    money_flow = talib.SMA(_close_location(high, low, close) * volume, 20)
+    vwap = talib.SMA(typical * volume, 20) / mean_volume
+    location = _close_location(high, low, close)
+    money_flow = talib.SMA(location * volume, 20)
+    into["close_location_value"] = location
     into["obv_slope_20"] = talib.LINEARREG_SLOPE(talib.OBV(close, volume), 20) / mean_volume
     into["close_to_vwap_20"] = close / vwap - 1
     into["volume_to_sma_20"] = volume / mean_volume
@@ -202,7 +213,6 @@ def _patterns(
     gap = np.full(len(close), np.nan)
     gap[1:] = open_[1:] / close[:-1] - 1
     into["range_pct"] = (high - low) / close
-    into["close_location_value"] = _close_location(high, low, close)
     into["gap_pct"] = gap
 
 
@@ -211,10 +221,15 @@ _SHORTEST_STRETCH = 13
 
 
 def _define_still_stretches(
-    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
+    into: _Columns,
+    talib: Any,
+    high: np.ndarray,
+    low: np.ndarray,
+    close: np.ndarray,
+    volume: np.ndarray,
+    typical: np.ndarray,
 ) -> None:
     """Where nothing moved or nothing was traded, in place of 0 / 0 and of the rounding of sums that run on."""
-    typical = talib.TYPPRICE(high, low, close)
     still = (close[1:] == close[:-1]) | (typical[1:] == typical[:-1]) | (high[1:] == low[1:]) | (volume[1:] == 0)
     if not still[::_SHORTEST_STRETCH].any():  # a stretch that long holds one of these rows
         return
@@ -248,5 +263,5 @@ def _define_still_stretches(
 
 
 def _close_location(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
-    spread = high - low
-    return np.where(spread > 0, (2 * close - high - low) / np.where(spread > 0, spread, 1), 0.0)
+    location = (close + close - high - low) / (high - low)
+    return np.where(high > low, location, 0.0)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from signals_core.errors import BundleError
 from signals_core.files import new_directory
-from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.calibration import Calibrator, read_calibrator
 from signals_core.ml.pipeline import MLPipeline
 from signals_core.provenance import digest, file_digest
 from signals_core.settings import MLSettings
@@ -35,7 +35,7 @@ class Model:
 
     manifest: dict[str, Any]
     pipeline: MLPipeline
-    calibrator: ConfidenceCalibrator
+    calibrator: Calibrator
 
     @property
     def version_id(self) -> str:
@@ -56,12 +56,12 @@ class Model:
         return self.calibrator.predict_proba(self.pipeline.predict(features))
 
 
-def content_digest(pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> str:
+def content_digest(pipeline: MLPipeline, calibrator: Calibrator) -> str:
     """The digest of what a model computes: equal digests mean equal predictions."""
     return _content_digest(_booster_bytes(pipeline), pipeline, calibrator)
 
 
-def _content_digest(booster: bytes, pipeline: MLPipeline, calibrator: ConfidenceCalibrator) -> str:
+def _content_digest(booster: bytes, pipeline: MLPipeline, calibrator: Calibrator) -> str:
     return digest(
         np.frombuffer(booster, dtype="uint8"),
         pipeline.features,
@@ -79,7 +79,7 @@ def _booster_bytes(pipeline: MLPipeline) -> bytes:
 def write_bundle(
     folder: Path,
     pipeline: MLPipeline,
-    calibrator: ConfidenceCalibrator,
+    calibrator: Calibrator,
     out_of_fold: pd.DataFrame,
     reference: pd.DataFrame,
     manifest: dict[str, Any],
@@ -160,7 +160,7 @@ def load_bundle(folder: Path) -> Model:
     pipeline.prior = np.asarray(manifest["prior"], dtype="float64")
     if pipeline.booster.feature_names != pipeline.features:
         raise BundleError(f"{folder / _MANIFEST} lists other features than the booster was trained on")
-    calibrator = ConfidenceCalibrator.from_dict(json.loads((folder / "calibrator.json").read_text()))
+    calibrator = read_calibrator(json.loads((folder / "calibrator.json").read_text()))
     if _content_digest(booster, pipeline, calibrator) != manifest["digest"]:
         raise BundleError(f"{folder / _MANIFEST} was altered: what it says is not what was trained")
     return Model(manifest, pipeline, calibrator)

@@ -1,4 +1,4 @@
-"""Figures of merit for class probabilities, with their uncertainty."""
+"""Figures of merit for class probabilities and for the signal they give, with their uncertainty."""
 
 from dataclasses import dataclass
 
@@ -78,12 +78,121 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == labels).mean()) if len(labels) else np.nan
 
 
+def balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of rows whose likeliest class happened, averaged over the classes that happened."""
+    hit = probabilities.argmax(axis=1) == labels
+    return float(np.mean([hit[labels == number].mean() for number in np.unique(labels)])) if len(labels) else np.nan
+
+
+@dataclass(frozen=True)
+class Brier:
+    """The Brier score of several classes and its parts, each the sum over the classes.
+
+    score = reliability - resolution + uncertainty + within_variance - within_covariance, exactly.
+    """
+
+    score: float
+    """Mean over rows of sum over classes of (forecast - happened)^2, between 0 and 2 (Brier 1950)."""
+    reliability: float
+    """How far groups of equal forecasts are from what happened in them; 0 is best."""
+    resolution: float
+    """How far what happened in the groups differs from the mean; the larger the better."""
+    uncertainty: float
+    """The score of the classes' own frequencies."""
+    within_variance: float
+    within_covariance: float
+    """What the forecasts still say inside a group; without these two the identity would only be near."""
+
+    @property
+    def generalised_resolution(self) -> float:
+        """Resolution with what the forecasts say inside groups: score = reliability - this + uncertainty."""
+        return self.resolution - self.within_variance + self.within_covariance
+
+    @property
+    def skill(self) -> float:
+        """1 - score / uncertainty: 0 for the classes' own frequencies, 1 for certainty; NaN with one class."""
+        return 1 - self.score / self.uncertainty if self.uncertainty > 0 else np.nan
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray, bins: int = 8) -> Brier:
+    """The Brier score with Murphy's decomposition (1973) over groups of about equal size by forecast.
+
+    Forecasts vary inside a group: the two terms of Stephenson, Coelho and Jolliffe (2008) make the identity
+    exact.
+
+    Args:
+        probabilities: (n, k) with n >= 1.
+        labels: (n,) class numbers.
+    """
+    parts = np.zeros(6)
+    rows = len(labels)
+    for number in range(probabilities.shape[1]):
+        forecast, happened = probabilities[:, number], (labels == number) * 1.0
+        mean = happened.mean()
+        parts[0] += ((forecast - happened) ** 2).mean()
+        parts[3] += mean * (1 - mean)
+        for group in np.array_split(np.argsort(forecast, kind="stable"), min(bins, rows)):
+            centre, observed = forecast[group].mean(), happened[group].mean()
+            spread = forecast[group] - centre
+            parts[1] += len(group) * (centre - observed) ** 2 / rows
+            parts[2] += len(group) * (observed - mean) ** 2 / rows
+            parts[4] += spread @ spread / rows
+            parts[5] += 2 * (happened[group] - observed) @ spread / rows
+    return Brier(*parts.tolist())
+
+
+@dataclass(frozen=True)
+class InformationCoefficient:
+    """How the order of the views agrees with the order of the returns."""
+
+    estimate: Estimate
+    across_symbols: bool
+    """Daily rank correlation across symbols; False: over time, where no date has two symbols."""
+
+
+def information_coefficient(view: pd.Series, forward_return: pd.Series, horizon: int) -> InformationCoefficient:
+    """Spearman's rank correlation of views with the returns that followed, with a Newey-West error.
+
+    Across the symbols of each date, averaged over dates; a date whose views or returns are all equal counts
+    as 0. Where no date has two symbols: over the dates of all rows.
+
+    Args:
+        view: index (symbol, date); p_up - p_down, say.
+        forward_return: same index; over `horizon` sessions from the date. Rows without one are left out.
+    """
+    known = view.notna() & forward_return.notna()
+    table = pd.DataFrame({"view": view[known], "return": forward_return[known]})
+    several = table.groupby(level="date")["view"].transform("size") > 1
+    if several.any():
+        dates = table[several].groupby(level="date")
+        ranks = dates.rank() - dates.rank().groupby(level="date").transform("mean")
+        products = pd.DataFrame(
+            {
+                "both": ranks["view"] * ranks["return"],
+                "view": ranks["view"] ** 2,
+                "return": ranks["return"] ** 2,
+            }
+        )
+        sums = products.groupby(level="date").sum()
+        scale = np.sqrt(sums["view"] * sums["return"])
+        daily = (sums["both"] / scale.where(scale > 0)).fillna(0.0)
+        return InformationCoefficient(newey_west_mean(daily, horizon), True)
+    ranks = table.rank()
+    deviations = ranks.std(ddof=0)
+    if len(table) < 2 or (deviations == 0).any():
+        return InformationCoefficient(Estimate(0.0 if len(table) else np.nan, np.nan, len(table)), False)
+    scaled = (ranks - ranks.mean()) / deviations
+    product = (scaled["view"] * scaled["return"]).sort_index(level="date")
+    return InformationCoefficient(newey_west_mean(product, horizon), False)
+
+
 def signal_returns(probabilities: pd.DataFrame, trade_return: pd.Series, horizon: int, cost_bps: float) -> pd.Series:
     """Daily net returns of following the signal with overlapping tranches.
 
     At the close of t each symbol gets a view p_up - p_down; at the next open 1/horizon of the book follows
     it and is held `horizon` sessions. A day's return is the mean over symbols of the tranches' mean view
     times that day's open-to-open return, less `cost_bps` per unit of changed position.
+    A symbol's days without a known return are left out: what it still holds after its last row is not counted.
 
     Args:
         probabilities: index (symbol, date), columns p_down, p_flat, p_up.
@@ -102,57 +211,3 @@ def sharpe_ratio(daily_returns: pd.Series) -> float:
         return np.nan
     deviation = float(daily_returns.std())
     return 0.0 if deviation == 0 else float(daily_returns.mean() / deviation * np.sqrt(SESSIONS_PER_YEAR))
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Rows whose forecast for a class fell into one interval, and how often that class happened."""
-
-    class_name: str
-    rows: int
-    forecast: float
-    observed: float
-    low: float
-    high: float
-    """95 % Wilson interval of `observed`, for distinct dates / horizon independent observations."""
-
-
-def reliability(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    horizon: int,
-    bins: int = 8,
-    dates: np.ndarray | None = None,
-) -> list[ReliabilityBin]:
-    """Forecast against observed frequency per class, in `bins` groups of about equal size.
-
-    Args:
-        dates: of each row (n,): stocks of one date move together, so a group's interval counts its distinct
-            dates, not its rows. None takes every row for a date of its own.
-    """
-    found = []
-    for number, name in enumerate(class_names):
-        order = np.argsort(probabilities[:, number], kind="stable")
-        for rows in np.array_split(order, min(bins, max(len(order), 1))):
-            if len(rows) == 0:
-                continue
-            observed = float((labels[rows] == number).mean())
-            independent = len(rows) if dates is None else len(np.unique(dates[rows]))
-            low, high = _wilson(observed, max(independent / horizon, 1))
-            forecast = float(probabilities[rows, number].mean())
-            found.append(ReliabilityBin(name, len(rows), forecast, observed, low, high))
-    return found
-
-
-def classwise_ece(bins: list[ReliabilityBin]) -> float:
-    """Expected calibration error, averaged over classes: the mean |observed - forecast| over rows."""
-    rows = sum(b.rows for b in bins)
-    return sum(b.rows * abs(b.observed - b.forecast) for b in bins) / rows if rows else np.nan
-
-
-def _wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    # Wilson 1927, the score interval of a proportion.
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return float(centre - half), float(centre + half)

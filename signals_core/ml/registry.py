@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _VERSIONS, _ACTIVE, _APPLIED = "ml:models", "ml:active", "ml:journal:applied"
+_JOURNAL = "journal.jsonl"
 
 Action = Literal["registered", "promoted", "rejected", "rolled_back"]
 
@@ -236,7 +237,7 @@ class ModelRegistry:
 
     def journal(self) -> list[Event]:
         """Every event, oldest first."""
-        return _read_journal(self._journal_path)
+        return read_journal(self.folder)
 
     def rebuild(self) -> int:
         """Write Redis anew from the journal; returns the number of events."""
@@ -247,7 +248,7 @@ class ModelRegistry:
 
     @property
     def _journal_path(self) -> Path:
-        return self.folder / "journal.jsonl"
+        return self.folder / _JOURNAL
 
     @property
     def _lock_path(self) -> Path:
@@ -334,7 +335,7 @@ def fold(events: list[Event]) -> tuple[dict[str, Version], dict[Scope, str]]:
         version = versions[event.version_id]
         decision = f"{event.action.replace('_', ' ')}: {event.reason}"
         versions[event.version_id] = Version(**{**asdict(version), "decision": decision})
-        if _serves(event):
+        if serves(event):
             active[event.scope] = event.version_id
     return versions, active
 
@@ -349,11 +350,18 @@ def _answering() -> Iterator[None]:
         raise ServiceDown(f"Redis does not answer ({error}): start it or check stores.redis_url") from error
 
 
-def _serves(event: Event) -> bool:
+def serves(event: Event) -> bool:
+    """Whether the event put its version into service."""
     return event.action in ("promoted", "rolled_back")
 
 
-def _read_journal(path: Path) -> list[Event]:
+def read_journal(folder: Path) -> list[Event]:
+    """Every event of the registry in `folder`, oldest first; needs no Redis.
+
+    Raises:
+        BundleError: a line cannot be read.
+    """
+    path = folder / _JOURNAL
     if not path.exists():
         return []
     # What follows the last newline was cut short by a power failure and never acknowledged.
@@ -371,7 +379,7 @@ def _serving_stack(events: list[Event], scope: Scope) -> list[str]:
     """The versions of a scope that served and were not rolled back from, the one in service last."""
     stack: list[str] = []
     for event in events:
-        if event.scope != scope or not _serves(event):
+        if event.scope != scope or not serves(event):
             continue
         if event.action == "rolled_back" and event.version_id in stack:
             del stack[stack.index(event.version_id) + 1 :]

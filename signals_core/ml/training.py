@@ -21,12 +21,14 @@ from signals_core.ml.bundle import (
     set_aside,
     write_bundle,
 )
-from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.feature_groups import group_columns
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_and_choose, fit_calibrator
 from signals_core.ml.gate import Decision, decide
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.registry import Version
+from signals_core.ml.reliability import BINS, ReliabilityBin, reliability
+from signals_core.ml.scores import probability_figures, return_figures
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
-from signals_core.ml.tuning import tune
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
 from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
@@ -34,7 +36,6 @@ from signals_core.provenance import digest, source_digest
 from signals_core.settings import Scope
 from signals_core.workspace import Panel, Workspace
 
-CALIBRATED_COLUMNS = ["calibrated_down", "calibrated_flat", "calibrated_up"]
 PRIOR_COLUMNS = [f"prior_{name.lower()}" for name in CLASSES]
 _CODE = ("signals_core.ml",)
 _LIBRARIES = ("numpy", "pandas", "xgboost", "scikit-learn", "optuna", "pyarrow")
@@ -47,7 +48,7 @@ class TrainedModel:
     version: Version
     trained: bool
     """False if a version made from the same inputs was registered already."""
-    reliability: list[metrics.ReliabilityBin]
+    reliability: list[ReliabilityBin]
     importance: dict[str, float]
     """Total gain of each feature's splits, as a share; the largest first."""
 
@@ -126,24 +127,25 @@ def _train(
             f"{scope}: {len(panel.features)} labelled training rows, ml.min_training_samples asks for "
             f"{settings.ml.min_training_samples}"
         )
-    with task(f"train {scope}", 3) as done:
-        tuned = tune(panel.features, panel.target, settings.ml, settings.tuning)
-        done("tuned")
+    # The recipe that the newest window found: a retrain costs one fit, and what is judged is what is served.
+    tuned = windows[-1]
+    columns = group_columns(panel.features, tuned.feature_group)
+    with task(f"train {scope}", 2) as done:
         pipeline = MLPipeline(settings.ml, settings.tuning.seed)
-        fitted = pipeline.train(panel.features, panel.target["label"], tuned.params, tuned.rounds)
+        fitted = pipeline.train(panel.features[columns], panel.target["label"], tuned.params, tuned.rounds)
         done("trained")
-        out_of_fold = calibrate_forward(pool_out_of_fold(windows), settings.calibration.min_rows, horizon)
-        labels = labels_of(out_of_fold["label"])
-        calibrator = ConfidenceCalibrator(overlap=_overlap(out_of_fold, horizon)).fit(
-            out_of_fold[PROBABILITY_COLUMNS].to_numpy(), labels
-        )
+        pooled, calibration = pool_out_of_fold(windows), settings.calibration
+        out_of_fold, choice = calibrate_and_choose(pooled, calibration.min_rows, horizon, calibration.method)
+        calibrator = fit_calibrator(out_of_fold, horizon, choice.method)
         done("calibrated")
 
     content = content_digest(pipeline, calibrator)
     created = workspace.now.astimezone(UTC)
     # Other inputs can lead to the very same model: both belong to its name.
     version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
-    figures = _figures(out_of_fold, horizon) | {
+    out_of_fold = out_of_fold.assign(trade_return=trade_returns(workspace, out_of_fold.index))
+    trials = max(settings.tuning.trials, 1) * len(windows)
+    figures = _figures(out_of_fold, horizon, settings.validation.cost_bps, trials) | {
         "train_rows": fitted["rows"],
         "windows": len(windows),
         "mean_window_sharpe": float(np.mean([w.sharpe_ratio for w in windows])),
@@ -156,10 +158,13 @@ def _train(
         "train_start": str(panel.features.index.get_level_values("date").min().date()),
         "train_end": str(panel.features.index.get_level_values("date").max().date()),
         "symbols": sorted(panel.features.index.unique("symbol")),
-        "features_without_data": [c for c in panel.features.columns if c not in pipeline.features],
+        "features_without_data": [c for c in panel.features.columns if panel.features[c].isna().all()],
+        "feature_group": tuned.feature_group,
+        "tuned_by_window": tuned.start,
         "class_shares": class_shares(panel.target["label"]).tolist(),
         "params": tuned.params,
         "rounds": tuned.rounds,
+        "calibration": choice.to_dict(),
         "settings": {name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")},
         "inputs": inputs,
         "digest": content,
@@ -173,29 +178,6 @@ def _train(
     reference = panel.features[pipeline.features]
     write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
     return workspace.registry.register(version_id, folder, figures, by)
-
-
-def calibrate_forward(pooled: pd.DataFrame, min_rows: int, horizon: int) -> pd.DataFrame:
-    """Add calibrated probabilities as they would have been at the time, for an honest judgement.
-
-    Each window's rows are calibrated by a calibrator fitted on earlier windows' rows whose label was known
-    before its first test date; windows with fewer than `min_rows` of those keep NaN.
-    """
-    calibrated = pd.DataFrame(np.nan, index=pooled.index, columns=CALIBRATED_COLUMNS)
-    raw, labels = pooled[PROBABILITY_COLUMNS].to_numpy(), labels_of(pooled["label"])
-    for key in sorted(pooled["window"].unique()):
-        rows = (pooled["window"] == key).to_numpy()
-        earlier = ((pooled["window"] < key) & (pooled["label_end"] < pd.Timestamp(key))).to_numpy()
-        if earlier.sum() < min_rows or (class_shares(labels[earlier]) == 0).any():
-            continue
-        calibrator = ConfidenceCalibrator(overlap=_overlap(pooled[earlier], horizon)).fit(raw[earlier], labels[earlier])
-        calibrated.loc[rows] = calibrator.predict_proba(raw[rows])
-    return pd.concat([pooled, calibrated], axis=1)
-
-
-def _overlap(rows: pd.DataFrame, horizon: int) -> float:
-    """How many rows share about one independent outcome: the horizon, times the symbols of a date."""
-    return horizon * len(rows) / rows.index.get_level_values("date").nunique()
 
 
 def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
@@ -212,14 +194,15 @@ def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
+def _figures(out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: int) -> dict[str, Any]:
+    """The pooled figures of the calibrated rows, each date once."""
     losses = row_losses(out_of_fold)
     if losses.empty:
         raise MissingPrerequisite(
             "no window has enough earlier out-of-fold rows to be calibrated: add history, or lower calibration.min_rows"
         )
     rows = out_of_fold.loc[losses.index]
-    labels = labels_of(rows["label"])
+    labels, calibrated = labels_of(rows["label"]), rows[CALIBRATED_COLUMNS]
     gain = metrics.newey_west_mean(losses["prior"] - losses["model"], horizon)
     parts = [
         metrics.split_log_loss_rows(rows[names].to_numpy(), labels) for names in (PRIOR_COLUMNS, CALIBRATED_COLUMNS)
@@ -228,11 +211,11 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
         metrics.newey_west_mean(pd.Series(prior - model, index=rows.index), horizon)
         for prior, model in zip(*parts, strict=True)
     )
-    bins = reliability_of(out_of_fold, horizon)
+    over_raw = metrics.newey_west_mean(losses["raw"] - losses["model"], horizon)
+    signal = calibrated.set_axis(PROBABILITY_COLUMNS, axis=1)
     return {
         "rows": len(losses),
         "dates": gain.dates,
-        "accuracy": metrics.accuracy(rows[CALIBRATED_COLUMNS].to_numpy(), labels),
         "log_loss": float(losses["model"].mean()),
         "raw_log_loss": float(losses["raw"].mean()),
         "prior_log_loss": float(losses["prior"].mean()),
@@ -242,8 +225,30 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int) -> dict[str, Any]:
         "gain_flat_or_move_error": whether.standard_error,
         "gain_direction": which.mean,
         "gain_direction_error": which.standard_error,
-        "classwise_ece": metrics.classwise_ece(bins),
+        "gain_over_raw": over_raw.mean,
+        "gain_over_raw_error": over_raw.standard_error,
+        **probability_figures(calibrated.to_numpy(), labels, rows.index, horizon),
+        **return_figures(signal, rows["forward_return"], rows["trade_return"], horizon, cost_bps, trials),
     }
+
+
+def trade_returns(workspace: Workspace, index: pd.MultiIndex) -> pd.Series:
+    """What one session's holding earned after each row (symbol, date), by `make_target`; NaN if not known then.
+
+    Args:
+        index: rows whose labels are known.
+    """
+    dates = index.get_level_values("date")
+    start, end = dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date()
+    found = {}
+    for symbol in index.unique("symbol"):
+        target = workspace.targets.load(symbol, start, end, ["trade_return"])
+        if target is not None:
+            found[symbol] = target["trade_return"]
+    known = pd.concat(found, names=["symbol", "date"]).reindex(index)
+    # A label of one session ends before the trade on it does, which may be after the model's date.
+    last = known.groupby(level="symbol").cumcount(ascending=False) < 2 - workspace.settings.ml.prediction_horizon
+    return known.mask(last)
 
 
 def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> Version | None:
@@ -304,7 +309,7 @@ def _live_losses(workspace: Workspace, model: Model, rows: pd.DataFrame) -> pd.S
     return pd.Series(losses, index=features.index)
 
 
-def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.ReliabilityBin], dict[str, float]]:
+def _pictures(workspace: Workspace, version: Version) -> tuple[list[ReliabilityBin], dict[str, float]]:
     folder = workspace.models / version.model_path
     bins = reliability_of(read_frame(folder, "out_of_fold"), workspace.settings.ml.prediction_horizon)
     model = load_bundle(folder)
@@ -316,13 +321,11 @@ def _pictures(workspace: Workspace, version: Version) -> tuple[list[metrics.Reli
     return bins, dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def reliability_of(out_of_fold: pd.DataFrame, horizon: int, bins: int = 8) -> list[metrics.ReliabilityBin]:
+def reliability_of(out_of_fold: pd.DataFrame, horizon: int, bins: int = BINS) -> list[ReliabilityBin]:
     """The reliability of the forward-calibrated rows of a bundle's out-of-fold predictions."""
     rows = out_of_fold.dropna(subset=CALIBRATED_COLUMNS)
-    dates = rows.index.get_level_values("date").to_numpy()
-    return metrics.reliability(
-        rows[CALIBRATED_COLUMNS].to_numpy(), labels_of(rows["label"]), CLASSES, horizon, bins, dates
-    )
+    labels = labels_of(rows["label"])
+    return reliability(rows[CALIBRATED_COLUMNS].to_numpy(), labels, CLASSES, horizon, bins, rows.index)
 
 
 def newest_age(workspace: Workspace, scope: Scope, day: date) -> int | None:

@@ -1,15 +1,10 @@
-"""Walk-forward validation: calendar windows over a (symbol, date) panel, purged by each label's own interval.
-
-A window with test start T trains on [T - train_months, T) and tests on [T, T + test_months):
-a row at t trains if its label was known before T (label_end < T, less the embargo), and tests if its label
-was known before the test ends (label_end < T + test_months). A window therefore uses nothing from after
-its own end, and once that has passed it never changes.
-"""
+"""Walk-forward validation: in every window tune, train and score XGBoost and its challengers on the same rows."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,41 +12,37 @@ import pandas as pd
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import metrics
+from signals_core.ml.champion import FindChampion
+from signals_core.ml.feature_groups import ALL, FeatureGroup, group_columns
+from signals_core.ml.logistic import fit_logistic
 from signals_core.ml.pipeline import MLPipeline, labels_of
-from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
+from signals_core.ml.splits import PanelSplitter, Window, WindowRows, calendar_windows, window_target
+from signals_core.ml.target import CLASSES, class_shares
 from signals_core.ml.tuning import tune
 from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 
-_TRADE_SESSIONS = 2
-"""A trade on the signal of t is entered at the open of t+1 and valued at the open of t+2."""
 PROBABILITY_COLUMNS = ["p_down", "p_flat", "p_up"]
+LOGISTIC, CHAMPION = "logistic", "champion"
+
+
+def challenger_columns(name: str) -> list[str]:
+    """Where a challenger's probabilities are kept among the out-of-fold rows."""
+    return [f"{name}_{label.lower()}" for label in CLASSES]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Half-open calendar spans of one window."""
+class Challenge:
+    """How a challenger did on a window's test rows, and XGBoost beside it; errors are Newey-West."""
 
-    train_start: date
-    test_start: date
-    test_end: date
-
-    @property
-    def key(self) -> str:
-        """The test start, `2004-03-01`: the window's partition key."""
-        return self.test_start.isoformat()
-
-
-@dataclass(frozen=True)
-class WindowRows:
-    """Which rows of a panel a window uses, and why it leaves the others of its spans out."""
-
-    train: np.ndarray
-    test: np.ndarray
-    """Boolean (n,)."""
-    purged: int
-    """Rows in the training span whose label reaches into the test span or the embargo."""
-    unlabelled: int
-    """Rows in either span whose label is not known before the test span ends."""
+    log_loss: float
+    gain: float
+    """Over the class prior."""
+    gain_error: float
+    advantage: float
+    """Of XGBoost: the challenger's log-loss less its own, so that above 0 XGBoost is better."""
+    advantage_error: float
+    detail: str
+    """What the challenger was: penalty and columns, or a model version."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +66,37 @@ class WindowResult:
     test_shares: list[float]
     params: dict[str, Any]
     rounds: int
+    rows: dict[str, int]
+    """Rows of the window's spans by what was done with them: see `signals_core.ml.splits.RowUse`."""
+    train_dates: list[str]
+    """The first and the last date trained on."""
+    test_dates: list[str]
+    barrier: str
+    """Training labels end before it."""
+    feature_group: FeatureGroup
+    features: int
+    trials: int
+    pruned_trials: int
+    tuning_log_loss: float | None
+    suggested: dict[FeatureGroup, dict[str, Any]]
+    """The best trial of each group of columns, which a later window may start from."""
+    warm_from: str | None
+    """The window whose best trials were tried first."""
+    challengers: dict[str, Challenge]
     out_of_fold: pd.DataFrame = field(repr=False, compare=False)
-    """Index (symbol, date); columns label, label_end, forward_return, p_down, p_flat, p_up (uncalibrated)."""
+    """Index (symbol, date); columns label, label_end, forward_return, p_down, p_flat, p_up (uncalibrated),
+    logistic_down, logistic_flat, logistic_up, and champion_... where a model was in service."""
 
     def figures(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""
-        return {k: v for k, v in asdict(self).items() if k != "out_of_fold"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out_of_fold"}
+        return {**values, "challengers": {name: asdict(found) for name, found in self.challengers.items()}}
+
+    @classmethod
+    def from_figures(cls, figures: Mapping[str, Any], out_of_fold: pd.DataFrame) -> "WindowResult":
+        """The result of `figures` and its predictions."""
+        challengers = {name: Challenge(**found) for name, found in figures["challengers"].items()}
+        return cls(**{**figures, "challengers": challengers}, out_of_fold=out_of_fold)
 
 
 class WalkForwardValidator:
@@ -91,10 +107,13 @@ class WalkForwardValidator:
         ml: MLSettings | None = None,
         tuning: TuningSettings | None = None,
         validation: ValidationSettings | None = None,
+        champion: FindChampion | None = None,
     ) -> None:
+        """Settings, defaults where None; `champion` gives the model that served before a window, to be scored too."""
         self.ml = ml or MLSettings()
         self.tuning = tuning or TuningSettings()
         self.validation = validation or ValidationSettings()
+        self.champion = champion
 
     def run(
         self,
@@ -112,27 +131,54 @@ class WalkForwardValidator:
                 be known `prediction_horizon` rows of its symbol later, and there is no Sharpe ratio.
 
         Raises:
-            MissingPrerequisite: the dates hold no whole window.
+            MissingPrerequisite: the dates hold no whole window, or a window has too few rows.
+            DataError: features and target have different rows, or a row twice.
         """
         frame = target if isinstance(target, pd.DataFrame) else _frame_of(target, self.ml.prediction_horizon)
         if not features.index.equals(frame.index):
             raise DataError("features and target must have the same (symbol, date) index")
+        if features.index.has_duplicates:
+            raise DataError(f"{features.index[features.index.duplicated()][0]} occurs more than once: keep one row")
         dates = features.index.get_level_values("date")
         first, last = dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date()
         windows = list(calendar_windows(first, last, train_months, test_months, step_months))
         if not windows:
             raise MissingPrerequisite(f"{first}..{last} holds no window of {train_months} + {test_months} months")
-        return [self.run_window(window, features, frame) for window in windows]
+        splitter = PanelSplitter(frame, self.validation.embargo_sessions)
+        results: dict[Window, WindowResult] = {}
+        for window in windows:
+            source = warm_source(window, windows) if self.tuning.warm_start else None
+            warm = results[source] if source else None
+            results[window] = self.run_window(window, features, frame, warm=warm, rows=splitter.split(window))
+        return list(results.values())
 
-    def run_window(self, window: Window, features: pd.DataFrame, target: pd.DataFrame) -> WindowResult:
+    def run_window(
+        self,
+        window: Window,
+        features: pd.DataFrame,
+        target: pd.DataFrame,
+        *,
+        warm: WindowResult | None = None,
+        study: Path | None = None,
+        rows: WindowRows | None = None,
+    ) -> WindowResult:
         """Tune and train on the window's training rows, predict its test rows.
+
+        Args:
+            window: the window.
+            features: (n, f), index (symbol, date).
+            target: same index; the frame of `make_target`.
+            warm: of a window whose test ended before this one's starts: its best trials are tried first.
+            study: a file that keeps the trials of an interrupted search.
+            rows: the split, if it was made already.
 
         Raises:
             MissingPrerequisite: too few training rows, or none to test.
         """
-        rows = window_rows(window, target, self.validation.embargo_sessions)
+        rows = rows or PanelSplitter(target, self.validation.embargo_sessions).split(window)
         if not rows.test.any():
             raise MissingPrerequisite(f"window {window.key}: no labelled row to test on")
+        audit = rows.audit(target)
         target = window_target(target, rows, self.ml.prediction_horizon)
         train_x, train_y = features[rows.train], target[rows.train]
         test_x, test_y = features[rows.test], target[rows.test]
@@ -142,20 +188,26 @@ class WalkForwardValidator:
                 raise MissingPrerequisite(
                     f"{len(train_x)} training rows, ml.min_training_samples asks for {self.ml.min_training_samples}"
                 )
-            tuned = tune(train_x, train_y, self.ml, self.tuning)
-            pipeline.train(train_x, train_y["label"], tuned.params, tuned.rounds)
+            started = warm.suggested if warm else None
+            tuned = tune(train_x, train_y, self.ml, self.tuning, warm=started, study=study)
+            columns = group_columns(train_x, tuned.group)
+            pipeline.train(train_x[columns], train_y["label"], tuned.params, tuned.rounds)
         except MissingPrerequisite as error:
             raise MissingPrerequisite(f"window {window.key}: {error}") from error
 
         predicted = pipeline.predict(test_x)
         labels = labels_of(test_y["label"])
-        loss = metrics.log_loss_rows(predicted, labels)
-        prior_loss = metrics.log_loss_rows(pipeline.prior, labels)
-        gain = metrics.newey_west_mean(pd.Series(prior_loss - loss, index=test_y.index), self.ml.prediction_horizon)
+        loss = pd.Series(metrics.log_loss_rows(predicted, labels), index=test_y.index)
+        prior_loss = pd.Series(metrics.log_loss_rows(pipeline.prior, labels), index=test_y.index)
+        gain = self._mean(prior_loss - loss)
         probabilities = pd.DataFrame(predicted, index=test_y.index, columns=PROBABILITY_COLUMNS)
         followed = metrics.signal_returns(
             probabilities, test_y["trade_return"], self.ml.prediction_horizon, self.validation.cost_bps
         )
+        challengers, tables = {}, [probabilities]
+        for name, (table, detail) in self._challenge(window, train_x, train_y, test_x).items():
+            tables.append(pd.DataFrame(table, index=test_y.index, columns=challenger_columns(name)))
+            challengers[name] = self._compare(table, labels, loss, prior_loss, detail)
         return WindowResult(
             start=window.test_start.isoformat(),
             end=window.test_end.isoformat(),
@@ -166,68 +218,66 @@ class WalkForwardValidator:
             gain=gain.mean,
             gain_error=gain.standard_error,
             sharpe_ratio=metrics.sharpe_ratio(followed),
-            train_rows=int(rows.train.sum()),
-            test_rows=int(rows.test.sum()),
-            purged_rows=rows.purged,
-            unlabelled_rows=rows.unlabelled,
+            train_rows=audit.counts["train"],
+            test_rows=audit.counts["test"],
+            purged_rows=audit.counts["purged"] + audit.counts["embargoed"],
+            unlabelled_rows=audit.counts["unlabelled"],
             prior=pipeline.prior.tolist(),
             test_shares=class_shares(labels).tolist(),
             params=json.loads(json.dumps(tuned.params)),
             rounds=tuned.rounds,
+            rows=audit.counts,
+            train_dates=[day.isoformat() for day in audit.train_dates or ()],
+            test_dates=[day.isoformat() for day in audit.test_dates or ()],
+            barrier=audit.barrier.isoformat(),
+            feature_group=tuned.group,
+            features=len(pipeline.features),
+            trials=tuned.trials,
+            pruned_trials=tuned.pruned,
+            tuning_log_loss=tuned.log_loss if tuned.trials else None,
+            suggested=json.loads(json.dumps(tuned.suggested)),
+            warm_from=warm.start if warm else None,
+            challengers=challengers,
             out_of_fold=pd.concat(
-                [test_y[["label", "label_end", "forward_return"]], probabilities.astype("float32")], axis=1
+                [test_y[["label", "label_end", "forward_return"]], *(table.astype("float32") for table in tables)],
+                axis=1,
             ),
         )
 
+    def _challenge(
+        self, window: Window, train_x: pd.DataFrame, train_y: pd.DataFrame, test_x: pd.DataFrame
+    ) -> dict[str, tuple[np.ndarray, str]]:
+        """Probabilities of each challenger for the test rows, and what it was."""
+        groups = self.tuning.feature_groups if self.tuning.trials else (ALL,)
+        logistic = fit_logistic(train_x, train_y, self.tuning.validation_fraction, self.ml.prediction_horizon, groups)
+        detail = f"penalty {logistic.penalty:g}, {logistic.group} columns"
+        found = {LOGISTIC: (logistic.predict_proba(test_x), detail)}
+        champion = self.champion(window) if self.champion else None
+        if champion is not None:
+            with suppress(DataError):  # it needs a feature that is gone: it could not have served these rows
+                found[CHAMPION] = champion.predict_proba(test_x), champion.version_id
+        return found
 
-def calendar_windows(first: date, end: date, train_months: int, test_months: int, step_months: int) -> Iterator[Window]:
-    """Windows whose training begins at the first month's start or later and whose test ends by `end`."""
-    month = pd.Period(first, freq="M")
-    while True:
-        test_start = month + train_months
-        test_end = test_start + test_months
-        if test_end.start_time.date() > end:
-            return
-        yield Window(month.start_time.date(), test_start.start_time.date(), test_end.start_time.date())
-        month += step_months
+    def _compare(
+        self, table: np.ndarray, labels: np.ndarray, loss: pd.Series, prior_loss: pd.Series, detail: str
+    ) -> Challenge:
+        rival = pd.Series(metrics.log_loss_rows(table, labels), index=loss.index)
+        gain, advantage = self._mean(prior_loss - rival), self._mean(rival - loss)
+        return Challenge(
+            float(rival.mean()), gain.mean, gain.standard_error, advantage.mean, advantage.standard_error, detail
+        )
+
+    def _mean(self, values: pd.Series) -> metrics.Estimate:
+        return metrics.newey_west_mean(values, self.ml.prediction_horizon)
 
 
-def window_rows(window: Window, target: pd.DataFrame, embargo_sessions: int = 0) -> WindowRows:
-    """The rows of a panel that a window trains and tests on; see the module for the exact predicate.
+def warm_source(window: Window, windows: list[Window]) -> Window | None:
+    """The window whose best trials `window` may start from: the latest whose test ended before its own starts.
 
-    Args:
-        target: index (symbol, date), columns label and label_end.
-        embargo_sessions: dates of the panel before the test start that labels must not reach either.
+    Never a later one, and none that shares a date of its test.
     """
-    dates = target.index.get_level_values("date")
-    known = target["label_end"]
-    labelled = (target["label"].fillna(NO_LABEL) != NO_LABEL) & known.notna()
-    train_start, test_start, test_end = (
-        pd.Timestamp(day) for day in (window.train_start, window.test_start, window.test_end)
-    )
-    barrier = test_start
-    if embargo_sessions:
-        earlier = dates.unique().sort_values()
-        earlier = earlier[earlier < test_start]
-        if len(earlier):
-            barrier = earlier[-min(embargo_sessions, len(earlier))]
-    in_train = (dates >= train_start) & (dates < test_start)
-    in_test = (dates >= test_start) & (dates < test_end)
-    trains = np.asarray(in_train & labelled & (known < barrier))
-    tests = np.asarray(in_test & labelled & (known < test_end))
-    purged = np.asarray(in_train & labelled & (known >= barrier))
-    unlabelled = (in_train & ~labelled) | (in_test & ~tests)
-    return WindowRows(trains, tests, int(purged.sum()), int(np.asarray(unlabelled).sum()))
-
-
-def window_target(target: pd.DataFrame, rows: WindowRows, horizon: int) -> pd.DataFrame:
-    """The target as a window may see it: no `trade_return` that needs an open after the test's end.
-
-    A test row's label ends before the test does, `horizon` sessions after the row; its trade ends two
-    sessions after it. Only a horizon of one session lets the trade reach further.
-    """
-    last = target[rows.test].groupby(level="symbol").cumcount(ascending=False) < _TRADE_SESSIONS - horizon
-    return target.assign(trade_return=target["trade_return"].mask(last.reindex(target.index, fill_value=False)))
+    earlier = [other for other in windows if other.test_end <= window.test_start]
+    return max(earlier, key=lambda other: other.test_start, default=None)
 
 
 def pool_out_of_fold(results: list[WindowResult]) -> pd.DataFrame:

@@ -30,6 +30,7 @@ class WindowStore:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
         path = self._path(scope, result.start)
         write_atomic(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
+        self._forget_study(scope, result.start)
 
     def inputs(self, scope: Scope, key: str) -> str | None:
         """What a stored window was made from, or None if it is not stored or its file is damaged."""
@@ -42,16 +43,31 @@ class WindowStore:
         """A stored window.
 
         Raises:
-            DataError: it is not stored, or its file is damaged.
+            DataError: it is not stored, its file is damaged, or another version of the program wrote it.
         """
         content, frame = _read(self._path(scope, key))
         for name in ("date", "label_end"):
             frame[name] = frame[name].astype(f"datetime64[{DATE_UNIT}]")
-        return WindowResult(**content["figures"], out_of_fold=frame.set_index(["symbol", "date"]))
+        try:
+            return WindowResult.from_figures(content["figures"], frame.set_index(["symbol", "date"]))
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{self._path(scope, key)} was written by another version of signals ({error}): materialise it again"
+            ) from error
 
     def remove(self, scope: Scope, key: str) -> None:
         """Forget a window that cannot be computed any more."""
         self._path(scope, key).unlink(missing_ok=True)
+        self._forget_study(scope, key)
+
+    def study(self, scope: Scope, key: str) -> Path:
+        """Where the search for a window's parameters keeps its trials until the window is stored."""
+        return self._folder / f"scope={scope}" / f"study={key}"
+
+    def _forget_study(self, scope: Scope, key: str) -> None:
+        path = self.study(scope, key)
+        for leftover in path.parent.glob(f"*{path.name}*"):
+            leftover.unlink(missing_ok=True)
 
     def keys(self, scope: Scope) -> list[str]:
         """Test starts of the stored windows of a scope, in order."""

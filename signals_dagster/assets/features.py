@@ -116,21 +116,21 @@ def _described(
     columns = [
         {
             "feature": item.name,
-            "unit": catalog[item.name].unit,
-            "formula": catalog[item.name].formula,
             "missing": item.missing_share,
             "first valid": item.first_valid,
             "5 %": item.low,
             "median": item.median,
             "95 %": item.high,
+            "unit": catalog[item.name].unit,
+            "formula": catalog[item.name].formula,
         }
         for item in (profile(joined) if filled else [])
     ]
     months = sum(len(item.computed) for item in built)
     context.log.info(f"{months} symbol-months computed, {sum(len(i.reused) for i in built)} unchanged")
     common = {
+        "distributions": picture(distributions(filled, f"{title}, {span.start} to {span.end}"), "Distributions"),
         "months_computed": months,
         "columns": table(columns),
-        "distributions": picture(distributions(filled, f"{title}, {span.start} to {span.end}"), "Distributions"),
     }
     return materialized(context, by_key, common)

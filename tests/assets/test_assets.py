@@ -117,6 +117,13 @@ def test_windows_say_what_they_scored_and_a_second_run_computes_none(finished: P
     assert {found["computed"] for found in described.values()} == {"0 of 10"}
     assert 0 < described["2021-04-01|UNIVERSE"]["UNIVERSE/log_loss"] < 2
     assert described["2022-01-01|UNIVERSE"]["test_end"] == "2022-07-01"
+    assert described["2021-04-01|UNIVERSE"]["rows"]["purged"] == 2 * 5
+    assert [r.data["challenger"] for r in described["2021-04-01|UNIVERSE"]["challengers"].records] == ["logistic"]
+    pooled = {r.data["challenger"]: r.data["verdict"] for r in described["2021-01-01|AAA"]["challengers_AAA"].records}
+    assert list(pooled) == ["prior", "logistic"]
+    assert described["2021-01-01|AAA"]["xgboost_earned_its_place_AAA"] is (
+        set(pooled.values()) == {"XGBoost is better"}
+    )
     assert "data:image/png;base64," in described["2021-01-01|AAA"]["window_metrics_AAA"]
 
 

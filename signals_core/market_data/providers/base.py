@@ -84,6 +84,7 @@ BUILT_IN = {
     "sec_edgar": f"{_PACKAGE}.sec_edgar:SecEdgarProvider",
     "finra": f"{_PACKAGE}.finra:FinraProvider",
     "cboe": f"{_PACKAGE}.cboe:CboeProvider",
+    "synthetic": f"{_PACKAGE}.synthetic:SyntheticProvider",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from signals_core.calendar import sessions_between
 from signals_core.ml import metrics
-from signals_core.ml.target import CLASSES, make_target
+from signals_core.ml.target import make_target
 from signals_core.settings import MLSettings
 
 DATES = sessions_between("XNYS", date(2021, 1, 1), date(2021, 2, 1)).rename("date")
@@ -176,41 +176,6 @@ def test_accuracy_counts_the_likeliest_class():
     assert metrics.accuracy(table, np.array([0, 2, 1, 2])) == 0.75
 
 
-@pytest.mark.parametrize(
-    ("share", "rows", "horizon", "low", "high"),
-    # Wilson's interval of k of n, computed by hand and equal to statsmodels' proportion_confint.
-    [(0.5, 100, 1, 0.403832, 0.596168), (0.0, 20, 1, 0.0, 0.161133), (0.5, 500, 5, 0.403832, 0.596168)],
-)
-def test_wilson_interval_knows_that_overlapping_labels_are_fewer_observations(share, rows, horizon, low, high):
-    labels = np.where(np.arange(rows) < share * rows, 2, 1)
-    table = np.full((rows, 3), 1 / 3)
-    up = metrics.reliability(table, labels, CLASSES, horizon, bins=1)[2]
-    assert (up.class_name, up.rows, up.observed) == ("UP", rows, share)
-    assert (up.low, up.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
-
-
-def test_reliability_bins_hold_equal_numbers_sorted_by_forecast():
-    random = np.random.default_rng(5)
-    table = random.dirichlet([2, 2, 2], 800)
-    labels = np.array([random.choice(3, p=p) for p in table])
-    bins = metrics.reliability(table, labels, CLASSES, horizon=1, bins=8)
-    assert len(bins) == 24
-    assert {b.rows for b in bins} == {100}
-    for number, name in enumerate(CLASSES):
-        ours = [b for b in bins if b.class_name == name]
-        slow = np.sort(table[:, number]).reshape(8, 100).mean(axis=1)
-        assert [b.forecast for b in ours] == pytest.approx(slow)
-    inside = sum(b.low <= b.forecast <= b.high for b in bins)
-    assert inside >= 20  # 95 % of 24 for forecasts that are true
-
-
-def test_classwise_ece_of_a_forecast_of_all_or_nothing_that_is_right_half_the_time_is_a_third():
-    table = np.tile([1.0, 0.0, 0.0], (100, 1))
-    labels = np.arange(100) % 2
-    bins = metrics.reliability(table, labels, CLASSES, horizon=1, bins=1)
-    assert metrics.classwise_ece(bins) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
-
-
 def test_the_parts_of_the_chain_rule_add_up_and_direction_costs_nothing_where_it_stayed_flat():
     probabilities = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
     labels = np.array([1, 2, 0])
@@ -218,3 +183,112 @@ def test_the_parts_of_the_chain_rule_add_up_and_direction_costs_nothing_where_it
     np.testing.assert_allclose(whether, -np.log([0.5, 0.5, 0.9]))
     np.testing.assert_allclose(which, [0, -np.log(0.3 / 0.5), -np.log(0.6 / 0.9)], atol=1e-12)
     np.testing.assert_allclose(whether + which, metrics.log_loss_rows(probabilities, labels))
+
+
+def test_balanced_accuracy_equals_scikit_learns():
+    from sklearn.metrics import balanced_accuracy_score
+
+    random = np.random.default_rng(6)
+    table, labels = random.dirichlet([1, 2, 1], 400), random.choice(3, 400, p=[0.1, 0.7, 0.2])
+    expected = balanced_accuracy_score(labels, table.argmax(axis=1))
+    assert metrics.balanced_accuracy(table, labels) == pytest.approx(expected, rel=1e-12)
+
+
+def test_always_flat_has_a_balanced_accuracy_of_a_third_however_frequent_flat_is():
+    labels = np.array([1] * 80 + [0] * 15 + [2] * 5)
+    assert metrics.balanced_accuracy(np.tile([0.2, 0.6, 0.2], (100, 1)), labels) == pytest.approx(1 / 3)
+
+
+def random_forecasts(seed: int, rows: int = 700) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.dirichlet([2, 3, 2], rows), random.integers(0, 3, rows)
+
+
+def test_brier_score_equals_scikit_learns_of_each_class_summed():
+    from sklearn.metrics import brier_score_loss
+
+    table, labels = random_forecasts(7)
+    expected = sum(brier_score_loss(labels == number, table[:, number]) for number in range(3))
+    assert metrics.brier(table, labels).score == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("seed", "rows", "bins"), [(8, 700, 8), (9, 50, 7), (10, 5, 8), (11, 1, 8)])
+def test_the_parts_of_the_brier_score_add_up_exactly(seed, rows, bins):
+    score = metrics.brier(*random_forecasts(seed, rows), bins=bins)
+    whole = score.reliability - score.resolution + score.uncertainty + score.within_variance - score.within_covariance
+    assert whole == pytest.approx(score.score, abs=1e-14)
+    assert score.reliability - score.generalised_resolution + score.uncertainty == pytest.approx(score.score, abs=1e-14)
+    assert min(score.reliability, score.resolution, score.uncertainty, score.within_variance) >= 0
+
+
+def test_forecasts_of_a_few_values_need_no_terms_within_groups_and_give_murphys_numbers_by_hand():
+    # Ten rows say (.2, .3, .5) and two of them are DOWN, four FLAT, four UP; ten say (.6, .2, .2): 6, 4, 0.
+    table = np.repeat([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]], 10, axis=0)
+    labels = np.array([0] * 2 + [1] * 4 + [2] * 4 + [0] * 6 + [1] * 4)
+    score = metrics.brier(table, labels, bins=2)
+    assert score.reliability == pytest.approx((0.1**2 + 0.1**2) / 2 + (0.2**2 + 0.2**2) / 2)
+    assert score.resolution == pytest.approx(0.2**2 + 0.0 + 0.2**2)
+    assert score.uncertainty == pytest.approx(0.4 * 0.6 + 0.4 * 0.6 + 0.2 * 0.8)
+    assert (score.within_variance, score.within_covariance) == (pytest.approx(0), pytest.approx(0))
+
+
+def test_the_classes_own_frequencies_have_no_skill_and_certainty_has_all():
+    labels = np.array([0, 1, 1, 2] * 25)
+    assert metrics.brier(np.tile([0.25, 0.5, 0.25], (100, 1)), labels).skill == pytest.approx(0)
+    perfect = metrics.brier(np.eye(3)[labels], labels)
+    assert (perfect.score, perfect.skill) == (0, 1)
+
+
+def views_and_returns(skill: float, dates: int, symbols: int, seed: int) -> tuple[pd.Series, pd.Series]:
+    random = np.random.default_rng(seed)
+    index = pd.MultiIndex.from_product(
+        [[f"S{i}" for i in range(symbols)], pd.bdate_range("2020-01-01", periods=dates)], names=["symbol", "date"]
+    )
+    view, noise = random.normal(size=(2, len(index)))
+    return pd.Series(view, index), pd.Series(skill * view + np.sqrt(1 - skill**2) * noise, index)
+
+
+def test_information_coefficient_is_the_mean_of_scipys_daily_rank_correlations():
+    from scipy.stats import spearmanr
+
+    view, returns = views_and_returns(0.3, 40, 7, seed=12)
+    view, returns = view.round(1), returns.round(1)  # with ties
+    view[::11], returns[::13] = np.nan, np.nan
+    known = view.notna() & returns.notna()
+    daily = [
+        spearmanr(rows["view"], rows["return"]).statistic
+        for _, rows in pd.DataFrame({"view": view, "return": returns})[known].groupby(level="date")
+    ]
+    found = metrics.information_coefficient(view, returns, horizon=1)
+    assert found.across_symbols
+    assert found.estimate.dates == 40
+    assert found.estimate.mean == pytest.approx(np.mean(daily), rel=1e-12)
+
+
+@pytest.mark.parametrize("skill", [0.0, 0.2])
+def test_a_planted_information_coefficient_is_found_within_its_error(skill):
+    # Spearman's of a normal correlation r is 6 / pi * asin(r / 2).
+    for seed in range(5):
+        found = metrics.information_coefficient(*views_and_returns(skill, 400, 30, seed), horizon=1).estimate
+        assert abs(found.mean - 6 / np.pi * np.arcsin(skill / 2)) < 4 * found.standard_error
+        assert found.standard_error == pytest.approx(1 / np.sqrt(29 * 400), rel=0.2)
+
+
+def test_of_a_single_symbol_the_rank_correlation_is_over_time():
+    from scipy.stats import spearmanr
+
+    view, returns = views_and_returns(0.4, 300, 1, seed=13)
+    found = metrics.information_coefficient(view, returns, horizon=1)
+    assert not found.across_symbols
+    assert found.estimate.mean == pytest.approx(spearmanr(view, returns).statistic, rel=1e-9)
+    assert found.estimate.standard_error == pytest.approx(1 / np.sqrt(300), rel=0.2)
+
+
+def test_equal_views_show_no_skill():
+    view, returns = views_and_returns(0.4, 30, 5, seed=14)
+    assert metrics.information_coefficient(view * 0, returns, horizon=1).estimate.mean == 0
+    one = views_and_returns(0.4, 30, 1, seed=14)
+    assert metrics.information_coefficient(one[0] * 0, one[1], horizon=1).estimate.mean == 0
+    nothing = metrics.information_coefficient(view, returns * np.nan, horizon=1).estimate
+    assert nothing.dates == 0
+    assert np.isnan(nothing.mean)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from datetime import UTC, date, datetime
 
@@ -8,16 +9,12 @@ import pytest
 from signals_core import steps
 from signals_core.errors import MissingPrerequisite
 from signals_core.features.catalog import CATEGORIES
-from signals_core.ml.bundle import load_bundle, read_frame
+from signals_core.ml import tuning
+from signals_core.ml.bundle import load_bundle, read_frame, read_manifest
+from signals_core.ml.calibration import calibrator_of
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward
 from signals_core.ml.registry import ModelRegistry
-from signals_core.ml.training import (
-    CALIBRATED_COLUMNS,
-    as_of_sunday,
-    calibrate_forward,
-    is_current,
-    row_losses,
-    train_model,
-)
+from signals_core.ml.training import as_of_sunday, is_current, row_losses, trade_returns, train_model
 from signals_core.ml.windows import all_windows, compute_windows
 from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
 
@@ -162,6 +159,62 @@ def test_the_stored_figures_are_those_of_the_stored_predictions(ready):
     )
 
 
+def test_the_manifest_says_how_it_was_calibrated_and_its_figures_are_plain_json(ready):
+    version = train_model(ready, "UNIVERSE", AS_OF, "person").version
+    manifest = read_manifest(ready.models / version.model_path)
+    assert (manifest["calibration"]["method"], manifest["calibration"]["asked"]) == ("sigmoid", "sigmoid")
+    gain = manifest["calibration"]["gain_over_raw"]["sigmoid"]
+    assert gain["mean"] == pytest.approx(version.metrics["gain_over_raw"])
+    assert gain["dates"] == version.metrics["dates"]
+    json.dumps(version.metrics, allow_nan=False)
+    figures = version.metrics
+    parts = figures["brier_reliability"] - figures["brier_resolution"] + figures["brier_uncertainty"]
+    assert parts == pytest.approx(figures["brier"])
+    assert 0 <= figures["deflated_sharpe"] <= figures["probabilistic_sharpe"] <= 1
+    assert figures["trials"] == figures["windows"] * max(ready.settings.tuning.trials, 1)
+
+
+def test_a_single_ticker_has_a_rank_correlation_over_time_and_a_pool_across_symbols(ready):
+    single, pool = (train_model(ready, scope, AS_OF, "person").version.metrics for scope in ("AAA", "UNIVERSE"))
+    assert single["information_coefficient_across_symbols"] is False
+    assert pool["information_coefficient_across_symbols"] is True
+
+
+def test_the_stored_trade_returns_are_those_of_the_target(ready):
+    version = train_model(ready, "AAA", AS_OF, "person").version
+    stored = read_frame(ready.models / version.model_path, "out_of_fold")["trade_return"]
+    start, end = stored.index.get_level_values("date").min().date(), AS_OF
+    target = ready.targets.load("AAA", start, end, ["trade_return"])["trade_return"]
+    assert stored.droplevel("symbol").to_numpy() == pytest.approx(target.loc[stored.index.unique("date")].to_numpy())
+
+
+@pytest.mark.parametrize(("horizon", "known"), [("1", 9), ("2", 10), ("5", 10)])
+def test_a_trade_that_ends_after_its_label_is_not_known_yet(validated, open_workspace, horizon, known):
+    """Entered at the next open and valued at the one after: a label of one session is known a session earlier."""
+    workspace = open_workspace(validated, SA_ML__PREDICTION_HORIZON=horizon)
+    target = workspace.targets.load("AAA", date(2022, 1, 3), date(2022, 1, 15), ["trade_return"])
+    index = pd.MultiIndex.from_product([["AAA"], target.index], names=["symbol", "date"])
+    assert len(index) == 10
+    assert trade_returns(workspace, index).notna().sum() == known
+
+
+def test_automatic_calibration_trains_a_model_that_serves(validated, open_workspace):
+    workspace = open_workspace(validated, SA_CALIBRATION__METHOD="auto", SA_GATE__MAX_Z="10")
+    version = train_model(workspace, "UNIVERSE", AS_OF, "person").version
+    model = load_bundle(workspace.models / version.model_path)
+    choice = model.manifest["calibration"]
+    assert (choice["asked"], set(choice["gain_over_raw"])) == ("auto", {"sigmoid", "temperature", "dirichlet"})
+    assert type(model.calibrator) is type(calibrator_of(choice["method"], overlap=5))
+    assert version.active
+
+
+@pytest.mark.parametrize("method", ["temperature", "dirichlet"])
+def test_a_model_is_calibrated_by_the_method_of_the_settings(validated, open_workspace, method):
+    workspace = open_workspace(validated, SA_CALIBRATION__METHOD=method)
+    version = train_model(workspace, "AAA", AS_OF, "person").version
+    assert load_bundle(workspace.models / version.model_path).calibrator.to_dict()["method"] == method
+
+
 def test_the_same_inputs_train_the_same_model(ready):
     first = train_model(ready, "AAA", AS_OF, "person").version
     shutil.rmtree(ready.models / first.model_path)
@@ -177,6 +230,20 @@ def test_a_changed_setting_trains_anew(ready, validated, open_workspace):
     assert train_model(other, "AAA", AS_OF, "person").version.version_id != first.version_id
     threshold = open_workspace(validated, SA_ML__CONFIDENCE_THRESHOLD="0.7")
     assert is_current(threshold, "AAA", AS_OF)
+
+
+def test_a_retrain_costs_one_fit_by_the_recipe_of_the_newest_window(ready, monkeypatch):
+    import xgboost as xgb
+
+    matrices, real = [], xgb.QuantileDMatrix
+    monkeypatch.setattr(xgb, "QuantileDMatrix", lambda *args, **more: matrices.append(args) or real(*args, **more))
+    monkeypatch.setattr(tuning, "_try", lambda *_: pytest.fail("a trial was run"))
+    version = train_model(ready, "UNIVERSE", AS_OF, "schedule").version
+    newest = ready.windows.load("UNIVERSE", "2022-01-01")
+    manifest = read_manifest(ready.models / version.model_path)
+    assert len(matrices) == 1  # every fit, of a trial too, bins its rows first
+    assert (manifest["params"], manifest["rounds"]) == (newest.params, newest.rounds)
+    assert (manifest["feature_group"], manifest["tuned_by_window"]) == (newest.feature_group, "2022-01-01")
 
 
 def test_an_orphan_bundle_is_adopted_and_not_trained_again(ready, monkeypatch):

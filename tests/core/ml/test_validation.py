@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -6,15 +7,9 @@ import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import validation
-from signals_core.ml.validation import (
-    WalkForwardValidator,
-    Window,
-    WindowRows,
-    calendar_windows,
-    pool_out_of_fold,
-    window_rows,
-)
-from signals_core.settings import ValidationSettings
+from signals_core.ml.splits import PanelSplitter, RowUse, Window, calendar_windows, window_rows
+from signals_core.ml.validation import WalkForwardValidator, pool_out_of_fold, warm_source
+from signals_core.settings import TuningSettings, ValidationSettings
 from signals_core.workspace import Panel
 from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
 
@@ -34,110 +29,15 @@ def panel() -> Panel:
     return make_panel()
 
 
-def test_windows_of_two_and_a_half_years_start_on_these_dates():
-    windows = calendar_windows(date(2020, 1, 1), date(2022, 7, 2), train_months=12, test_months=6, step_months=3)
-    assert [(w.train_start.isoformat(), w.key, w.test_end.isoformat()) for w in windows] == [
-        ("2020-01-01", "2021-01-01", "2021-07-01"),
-        ("2020-04-01", "2021-04-01", "2021-10-01"),
-        ("2020-07-01", "2021-07-01", "2022-01-01"),
-        ("2020-10-01", "2021-10-01", "2022-04-01"),
-        ("2021-01-01", "2022-01-01", "2022-07-01"),
-    ]
-
-
-@pytest.mark.parametrize(("end", "count"), [(date(2021, 6, 30), 0), (date(2021, 7, 1), 1), (date(2021, 9, 30), 1)])
-def test_a_window_exists_only_once_its_test_has_ended(end, count):
-    assert len(list(calendar_windows(date(2020, 1, 1), end, 12, 6, 3))) == count
-
-
-def test_windows_begin_with_the_month_of_the_first_date():
-    first = next(calendar_windows(date(2020, 2, 17), date(2023, 1, 1), 24, 6, 3))
-    assert (first.train_start, first.test_start) == (date(2020, 2, 1), date(2022, 2, 1))
-
-
-def test_training_ends_five_sessions_before_the_test_around_christmas(panel):
-    rows = window_rows(WINDOW, panel.target)
-    trained = dates_of(panel, rows.train)
-    # The label of 23 December 2020 ends on the 31st; that of the 24th on 4 January, inside the test.
-    assert (trained.min(), trained.max()) == (pd.Timestamp("2020-01-02"), pd.Timestamp("2020-12-23"))
-    assert rows.purged == 2 * 5
-
-
-def test_testing_ends_where_labels_would_reach_past_the_window(panel):
-    rows = window_rows(WINDOW, panel.target)
-    tested = dates_of(panel, rows.test)
-    assert (tested.min(), tested.max()) == (pd.Timestamp("2021-01-04"), pd.Timestamp("2021-06-23"))
-    assert rows.unlabelled == 2 * 5
-
-
-@pytest.mark.parametrize("embargo", [0, 1, 10])
-@pytest.mark.parametrize("horizon", [1, 5, 20])
-def test_no_label_of_training_reaches_the_test_and_none_of_the_test_past_its_end(horizon, embargo):
-    panel = make_panel(horizon=horizon)
-    rows = window_rows(WINDOW, panel.target, embargo)
-    ends = panel.target["label_end"]
-    assert ends[rows.train].max() < pd.Timestamp("2021-01-01")
-    assert ends[rows.test].max() < pd.Timestamp("2021-07-01")
-    assert not (rows.train & rows.test).any()
-    assert len(dates_of(panel, rows.train).unique()) == 253 - horizon - embargo  # XNYS had 253 sessions in 2020
-
-
-def test_an_embargo_of_three_sessions_moves_the_last_training_date_three_sessions_back(panel):
-    rows = window_rows(WINDOW, panel.target, embargo_sessions=3)
-    # The barrier is 29 December 2020: the last label ends on the 28th.
-    assert dates_of(panel, rows.train).max() == pd.Timestamp("2020-12-18")
-    assert rows.purged == 2 * 8
-
-
-def test_an_embargo_before_the_first_bar_of_a_late_listing_is_refused_like_any_window_without_training_rows():
-    late = make_panel(("AAA",), listed={"AAA": date(2021, 3, 1)})
-    rows = window_rows(WINDOW, late.target, embargo_sessions=5)
-    assert not rows.train.any()
-
-
-def test_a_date_is_never_split_between_training_and_test():
-    panel = make_panel(("AAA", "BBB", "CCC"))
-    for window in calendar_windows(date(2020, 1, 1), date(2021, 8, 1), 6, 2, 1):
-        rows = window_rows(window, panel.target)
-        for side in (rows.train, rows.test):
-            assert set(pd.Series(dates_of(panel, side)).value_counts()) == {3}
-        assert not set(dates_of(panel, rows.train)) & set(dates_of(panel, rows.test))
-
-
-def test_a_late_listing_trains_from_its_first_bar_and_is_purged_by_its_own_labels():
-    panel = make_panel(listed={"BBB": date(2020, 9, 1)})
-    rows = window_rows(WINDOW, panel.target)
-    index = panel.target.index
-    late = index.get_level_values("symbol") == "BBB"
-    assert dates_of(panel, rows.train & late).min() == pd.Timestamp("2020-09-01")
-    assert dates_of(panel, rows.train & ~late).min() == pd.Timestamp("2020-01-02")
-    assert panel.target["label_end"][rows.train & late].max() == pd.Timestamp("2020-12-31")
-
-
-def test_a_symbol_with_missing_bars_is_purged_by_its_own_later_label_end(panel):
-    # BBB does not trade for a fortnight before the test: five of ITS bars reach further than five sessions.
-    from signals_core.ml.target import make_target
-
-    dates = panel.target.xs("AAA").index
-    gone = (dates >= "2020-12-14") & (dates < "2020-12-28")
-    bars = pd.DataFrame({"open": 1.0, "close": np.arange(len(dates)) + 100.0}, index=dates)[~gone]
-    target = pd.concat({"AAA": panel.target.xs("AAA"), "BBB": make_target(bars, QUICK_ML)}, names=["symbol", "date"])
-    rows = window_rows(WINDOW, target)
-    last = (
-        pd.Series(target.index.get_level_values("date")[rows.train], target.index[rows.train]).groupby("symbol").max()
-    )
-    assert last.to_dict() == {"AAA": pd.Timestamp("2020-12-23"), "BBB": pd.Timestamp("2020-12-10")}
-
-
 def rows_that_reach_the_model(monkeypatch, panel: Panel) -> pd.DataFrame:
     """The target rows that the validator hands to tuning and training."""
     seen = []
     real = validation.tune
 
-    def spy(features, target, ml, tuning):
+    def spy(features, target, ml, tuning, **more):
         seen.append(target)
         assert features.index.equals(target.index)
-        return real(features, target, ml, tuning)
+        return real(features, target, ml, tuning, **more)
 
     monkeypatch.setattr(validation, "tune", spy)
     result = validator().run_window(WINDOW, panel.features, panel.target)
@@ -154,13 +54,12 @@ def test_what_reaches_the_model_is_purged(monkeypatch, panel):
 
 
 def test_the_purge_test_notices_when_the_purge_is_removed(monkeypatch, panel):
-    def without_purge(window, target, embargo_sessions=0):
-        rows = window_rows(window, target, embargo_sessions)
-        dates = target.index.get_level_values("date")
-        spans = (dates >= pd.Timestamp(window.train_start)) & (dates < pd.Timestamp(window.test_start))
-        return WindowRows(spans & target["label_end"].notna().to_numpy(), rows.test, 0, rows.unlabelled)
+    class WithoutPurge(PanelSplitter):
+        def split(self, window):
+            rows = super().split(window)
+            return replace(rows, train_rows=np.flatnonzero(np.isin(rows.use, [RowUse.TRAIN, RowUse.PURGED])))
 
-    monkeypatch.setattr(validation, "window_rows", without_purge)
+    monkeypatch.setattr(validation, "PanelSplitter", WithoutPurge)
     with pytest.raises(AssertionError):
         assert_purged(rows_that_reach_the_model(monkeypatch, panel))
 
@@ -269,3 +168,93 @@ def test_pooling_counts_each_symbol_and_date_once_from_the_latest_window(panel):
     last = results[2]
     assert pooled.loc[last.out_of_fold.index, "p_up"].equals(last.out_of_fold["p_up"].sort_index())
     assert pooled.loc[last.out_of_fold.index, "prior_up"].unique() == pytest.approx([last.prior[2]])
+
+
+class Oracle:
+    """A champion that gives what happened .8."""
+
+    version_id = "v1"
+
+    def __init__(self, panel: Panel) -> None:
+        self.labels = panel.target["label"]
+        self.asked: list[pd.Index] = []
+
+    def predict_proba(self, features: pd.DataFrame) -> np.ndarray:
+        self.asked.append(features.index)
+        return np.eye(3)[self.labels[features.index]] * 0.7 + 0.1
+
+
+def test_challengers_are_scored_on_the_same_rows_with_their_uncertainty(panel):
+    champion = Oracle(panel)
+    chosen = WalkForwardValidator(QUICK_ML, QUICK_TUNING, ValidationSettings(), champion=lambda window: champion)
+    result = chosen.run_window(WINDOW, panel.features, panel.target)
+    assert list(result.challengers) == ["logistic", "champion"]
+    assert champion.asked[0].equals(result.out_of_fold.index)
+    served = result.challengers["champion"]
+    assert served.log_loss == pytest.approx(-np.log(0.8))
+    assert served.advantage == pytest.approx(served.log_loss - result.log_loss, abs=1e-9)
+    assert served.gain == pytest.approx(result.prior_log_loss - served.log_loss, abs=1e-9)
+    assert (served.advantage < 0, served.advantage_error > 0, served.detail) == (True, True, "v1")
+    rows = result.out_of_fold
+    for name in ("logistic", "champion"):
+        table = rows[[f"{name}_down", f"{name}_flat", f"{name}_up"]].to_numpy("float64")
+        given = table[np.arange(len(rows)), rows["label"]]
+        assert result.challengers[name].log_loss == pytest.approx(-np.log(given).mean(), abs=1e-6)
+
+
+def test_a_window_before_which_nothing_served_has_no_champion(panel):
+    chosen = WalkForwardValidator(QUICK_ML, QUICK_TUNING, champion=lambda window: None)
+    assert list(chosen.run_window(WINDOW, panel.features, panel.target).challengers) == ["logistic"]
+
+
+def test_logistic_regression_does_not_see_the_test(panel):
+    result = validator().run_window(WINDOW, panel.features, panel.target)
+    target = panel.target.copy()
+    tested = target.index.get_level_values("date") >= "2021-01-01"
+    target.loc[tested & (target["label"] >= 0), "label"] = 2
+    columns = ["logistic_down", "logistic_flat", "logistic_up", "p_down", "p_flat", "p_up"]
+    again = validator().run_window(WINDOW, panel.features, target)
+    pd.testing.assert_frame_equal(again.out_of_fold[columns], result.out_of_fold[columns])
+
+
+def test_a_result_says_what_was_done_with_the_rows(panel):
+    result = validator(embargo_sessions=2).run_window(WINDOW, panel.features, panel.target)
+    assert result.train_dates == ["2020-01-02", "2020-12-21"]
+    assert result.test_dates == ["2021-01-04", "2021-06-23"]
+    assert result.barrier == "2020-12-30"
+    assert result.rows == {"train": 492, "test": 238, "purged": 10, "embargoed": 4, "unlabelled": 10}
+
+
+def test_a_row_that_occurs_twice_is_refused_by_name(panel):
+    doubled = Panel(*(pd.concat([frame, frame.iloc[[7]]]) for frame in (panel.features, panel.target)))
+    with pytest.raises(DataError, match=r"\('AAA', Timestamp\('2020-01-13.*occurs more than once"):
+        validator().run(doubled.features, doubled.target, 12, 6, 3)
+
+
+def test_a_warm_start_comes_from_the_latest_window_whose_test_had_ended():
+    windows = list(calendar_windows(date(2020, 1, 1), date(2023, 1, 1), 12, 6, 3))
+    found = {w.key: source.key if (source := warm_source(w, windows)) else None for w in windows}
+    assert found == {
+        "2021-01-01": None,
+        "2021-04-01": None,
+        "2021-07-01": "2021-01-01",
+        "2021-10-01": "2021-04-01",
+        "2022-01-01": "2021-07-01",
+        "2022-04-01": "2021-10-01",
+        "2022-07-01": "2022-01-01",
+    }
+
+
+def test_warm_starts_go_forward_only(panel):
+    tuning = TuningSettings(trials=2, max_rounds=5, warm_start=True)
+    results = WalkForwardValidator(QUICK_ML, tuning).run(panel.features, panel.target, 6, 3, 3)
+    assert [(r.start, r.warm_from) for r in results] == [
+        ("2020-07-01", None),
+        ("2020-10-01", "2020-07-01"),
+        ("2021-01-01", "2020-10-01"),
+        ("2021-04-01", "2021-01-01"),
+    ]
+    shorter = panel.target.index.get_level_values("date") < "2021-04-01"
+    earlier = WalkForwardValidator(QUICK_ML, tuning).run(panel.features[shorter], panel.target[shorter], 6, 3, 3)
+    # Its last window's labels end in the rows that were cut off; the others cannot know.
+    assert [r.figures() for r in earlier[:2]] == [r.figures() for r in results[:2]]

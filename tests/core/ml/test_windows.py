@@ -1,11 +1,19 @@
+import json
 from datetime import date
 
 import pyarrow.parquet as pq
 import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
-from signals_core.ml import windows
-from signals_core.ml.windows import all_windows, compute_windows, current_windows, stale_windows, window_of
+from signals_core.ml import tuning, windows
+from signals_core.ml.windows import (
+    all_windows,
+    audit_window,
+    compute_windows,
+    current_windows,
+    stale_windows,
+    window_of,
+)
 from tests.core.ml.helpers import flip_byte
 
 KEYS = ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01", "2022-01-01"]
@@ -163,3 +171,115 @@ def test_a_stored_window_comes_back_whole(validated, open_workspace):
     assert again == result
     assert again.out_of_fold.equals(rows)
     assert workspace.windows.inputs("BBB", "2021-07-01") == "made from this"
+
+
+def forget(workspace, scope, keys) -> None:
+    for key in keys:
+        workspace.windows.remove(scope, key)
+
+
+WARM = {"SA_TUNING__WARM_START": "true", "SA_TUNING__TRIALS": "4"}
+
+
+def test_warm_starts_do_not_depend_on_order_processes_or_what_was_asked_for(validated, open_workspace):
+    found = []
+    for workers, calls in (
+        ("1", [KEYS]),
+        ("2", [KEYS]),
+        ("1", [[key] for key in reversed(KEYS)]),
+        ("2", [[KEYS[4]], [KEYS[3], KEYS[0]], KEYS]),
+    ):
+        workspace = open_workspace(validated, **WARM, SA_COMPUTE__WORKERS=workers)
+        forget(workspace, "UNIVERSE", KEYS)
+        for keys in calls:
+            compute_windows(workspace, [("UNIVERSE", key) for key in keys])
+        assert stale_windows(workspace, "UNIVERSE") == []
+        found.append([workspace.windows.load("UNIVERSE", key).figures() for key in KEYS])
+    assert found[0] == found[1] == found[2] == found[3]
+    assert [figures["warm_from"] for figures in found[0]] == [None, None, KEYS[0], KEYS[1], KEYS[2]]
+
+
+def test_a_window_brings_those_it_starts_from_along_and_no_others(validated, open_workspace):
+    workspace = open_workspace(validated, **WARM)
+    forget(workspace, "UNIVERSE", KEYS)
+    (outcome,) = compute_windows(workspace, [("UNIVERSE", KEYS[4])])
+    assert outcome.computed
+    assert workspace.windows.keys("UNIVERSE") == [KEYS[0], KEYS[2], KEYS[4]]
+
+
+def test_a_window_starts_from_nothing_where_its_source_is_refused(validated, open_workspace):
+    workspace = open_workspace(validated, **WARM, SA_ML__MIN_TRAINING_SAMPLES="200")
+    outcomes = compute_windows(workspace, [("AAA", key) for key in KEYS])
+    assert [o.refusal is None for o in outcomes] == [False, True, True, True, True]
+    assert [o.result.warm_from for o in outcomes[1:]] == [None, None, KEYS[1], KEYS[2]]
+    assert stale_windows(workspace, "AAA") == [KEYS[0]]
+    assert not any(o.computed for o in compute_windows(workspace, [("AAA", key) for key in KEYS]))
+
+
+def test_an_interrupted_search_goes_on_and_its_trials_are_forgotten_once_the_window_is_stored(
+    validated, open_workspace, monkeypatch
+):
+    workspace = open_workspace(validated, SA_TUNING__TRIALS="6")
+    forget(workspace, "AAA", KEYS)
+    folder, tried, real = validated / "data" / "validation" / "scope=AAA", [], tuning._try
+
+    def counting(*arguments):
+        if len(tried) == 4:
+            raise KeyboardInterrupt
+        return tried.append(arguments) or real(*arguments)
+
+    monkeypatch.setattr(tuning, "_try", counting)
+    with pytest.raises(KeyboardInterrupt):
+        compute_windows(workspace, [("AAA", KEYS[1])])
+    assert [path.name for path in sorted(folder.glob("study*"))] == [
+        f"study={KEYS[1]}-all",
+        f"study={KEYS[1]}-symbol_level",
+    ]
+    tried.clear()
+    (resumed,) = compute_windows(workspace, [("AAA", KEYS[1])])
+    assert len(tried) == 2
+    assert list(folder.glob("*study*")) == []
+    monkeypatch.setattr(tuning, "_try", real)
+    forget(workspace, "AAA", KEYS[1:2])
+    (undisturbed,) = compute_windows(workspace, [("AAA", KEYS[1])])
+    assert resumed.result.figures() == undisturbed.result.figures()
+
+
+def test_the_model_that_served_before_a_window_is_scored_in_it(trained, open_workspace):
+    """The journal is set back: the version in service was promoted on the first of March 2021."""
+    journal = trained / "models" / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps({**e, "at": "2021-03-01T12:00:00+00:00"}) + "\n" for e in events))
+    workspace = open_workspace(trained)
+    assert stale_windows(workspace, "AAA") == KEYS[1:]  # no model served before the first
+    outcomes = compute_windows(workspace, [("AAA", key) for key in KEYS])
+    # Trained in July 2022, it knows what these windows test: it is named in their inputs, but not scored.
+    assert [list(o.result.challengers) for o in outcomes] == [["logistic"]] * len(KEYS)
+    folder = trained / "models" / next(e["evidence"]["model_path"] for e in events if e["scope"] == "AAA")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "as_of": "2021-02-28"}))
+    forget(workspace, "AAA", KEYS[1:])
+    outcomes = compute_windows(workspace, [("AAA", key) for key in KEYS])
+    assert [list(o.result.challengers) for o in outcomes] == [["logistic"]] + [["logistic", "champion"]] * 4
+    assert outcomes[1].result.challengers["champion"].detail == manifest["version_id"]
+    assert stale_windows(workspace, "AAA") == []
+
+
+def test_a_window_can_be_audited_by_name(validated, open_workspace):
+    audit = audit_window(open_workspace(validated), "UNIVERSE", "2021-01-01")
+    # Sixty sessions of history are left out of 2020; the label of 23 December ends on the 31st.
+    assert audit.train_dates == (date(2020, 3, 30), date(2020, 12, 23))
+    assert audit.test_dates == (date(2021, 1, 4), date(2021, 6, 23))
+    assert audit.counts == {"train": 376, "test": 238, "purged": 10, "embargoed": 0, "unlabelled": 10}
+    assert len(audit.left_out) == 20
+
+
+def test_a_window_that_another_version_wrote_is_refused_by_name(validated, open_workspace):
+    path = validated / "data" / "validation" / "scope=AAA" / "window=2021-01-01.parquet"
+    table = pq.read_table(path, partitioning=None)
+    content = json.loads(table.schema.metadata[b"signals"])
+    del content["figures"]["challengers"]
+    old = table.replace_schema_metadata({**table.schema.metadata, b"signals": json.dumps(content).encode()})
+    pq.write_table(old, path, write_page_checksum=True)
+    with pytest.raises(DataError, match=r"window=2021-01-01\.parquet was written by another version"):
+        open_workspace(validated).windows.load("AAA", "2021-01-01")
