@@ -127,7 +127,7 @@ def _write_month(folder: str, month: str, times: int) -> None:
 
 def test_several_writers_of_different_months_lose_nothing(tmp_path: Path) -> None:
     """And a reader meanwhile sees whole months, each of one version."""
-    times, months = 12, list(WANTED)[:3]
+    times, months = 5, list(WANTED)[:3]
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_month, args=(str(tmp_path), month, times)) for month in months]
     for writer in writers:
