@@ -8,10 +8,12 @@ checksums show, and it is then set aside.
 
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +27,8 @@ from signals_core.files import locked, write_atomic
 Month = str
 """A calendar month as `2004-03`."""
 
-_METADATA_KEY = b"signals"
-_FORMAT = 2
+_METADATA_KEY, _CHECKSUM_KEY = b"signals", b"signals_checksum"
+_FORMAT = 3
 EVER = (date(1900, 1, 1), date(2200, 1, 1))
 
 _log = logging.getLogger(__name__)
@@ -197,19 +199,33 @@ class FrameStore:
 
     def _write(self, path: Path, frame: pd.DataFrame, digests: Mapping[Month, str]) -> None:
         content = {"format": _FORMAT, **self._description, "months": dict(sorted(digests.items()))}
-        write_parquet(path, frame, {_METADATA_KEY: json.dumps(content, sort_keys=True).encode()})
+        write_parquet(path, frame, content)
 
 
-def write_parquet(path: Path, frame: pd.DataFrame, metadata: Mapping[bytes, bytes]) -> None:
-    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat."""
-    table = pa.Table.from_arrays(
-        [pa.array(frame.index.to_numpy()), *(pa.array(values, from_pandas=True) for values in _columns(frame))],
-        ["date", *frame.columns.tolist()],
-        metadata=metadata,
-    )
+def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any]) -> None:
+    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat.
+
+    Args:
+        description: what the file says of itself, beside the checksums of its columns; see `_parsed`.
+    """
+    table = _as_table(frame)
+    # Parquet's own checksums cover the pages, not what says where they are and what they mean.
+    text = json.dumps({**description, "checksums": _checksums(table)}, sort_keys=True).encode()
     # Neither statistics nor a dictionary of floats that hardly repeat is worth several times the rest.
     pq.write_table(
-        table, path, use_dictionary=False, write_statistics=["date"], write_page_checksum=True, compression="snappy"
+        table.replace_schema_metadata({_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()}),
+        path,
+        use_dictionary=False,
+        write_statistics=["date"],
+        write_page_checksum=True,
+        compression="snappy",
+    )
+
+
+def _as_table(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_arrays(
+        [pa.array(frame.index.to_numpy()), *(pa.array(values, from_pandas=True) for values in _columns(frame))],
+        ["date", *frame.columns.tolist()],
     )
 
 
@@ -224,6 +240,24 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
     if doubles.all():
         return frame.astype("float32")
     return frame.astype(dict.fromkeys(frame.columns[doubles], "float32")) if doubles.any() else frame
+
+
+def _checksums(table: pa.Table) -> dict[str, str]:
+    """The type and the checksum of each column."""
+    found = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values, kind = column.to_numpy(), str(column.type)
+        if values.dtype.kind == "M":
+            kind = f"timestamp {column.type.tz}"
+            values = values.astype(f"datetime64[{DATE_UNIT}]").view("int64")  # Parquet has not every unit
+        elif values.dtype.kind == "O":
+            values = repr(values.tolist()).encode()
+        found[name] = f"{kind} {_checksum(values)}"
+    return found
+
+
+def _checksum(content: "bytes | np.ndarray") -> str:
+    return f"{zlib.crc32(content):08x}"  # type: ignore[arg-type]
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
@@ -250,13 +284,17 @@ def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
         # Half the time of pq.read_table, which opens a dataset.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(wanted, use_threads=False)
+        expected = _parsed(table.schema.metadata)["checksums"]
     except FileNotFoundError as error:
         raise DataError(f"{path} has gone while it was read: read again") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error})") from error
     absent = set(wanted or ["date"]) - set(table.column_names)
     if absent:
         raise DataError(f"{path} is damaged (it lacks {', '.join(sorted(absent))})")
+    found = _checksums(table)
+    if found != {name: expected.get(name) for name in (expected if columns is None else found)}:
+        raise DataError(f"{path} is damaged (its values are not those that were written)")
     return table
 
 
@@ -267,8 +305,22 @@ def _as_frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
     return frame
 
 
-def _content(path: Path) -> dict[str, dict[Month, str]]:
+def _parsed(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """What a file says of itself.
+
+    Raises:
+        KeyError: it says nothing, or in another format.
+        ValueError: it was changed.
+    """
+    text = (metadata or {})[_METADATA_KEY]
+    if _checksum(text).encode() != (metadata or {})[_CHECKSUM_KEY]:
+        raise ValueError("its description does not match its checksum")
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])
+        return _parsed(pq.read_schema(path).metadata)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is damaged or was not written by this project: {error}") from error

@@ -6,8 +6,8 @@ _INTRODUCTIONS: dict[Category, str] = {
     "technical": "Of the symbol's own bars, adjusted forward for splits and dividends. Nothing is in units of price or "
     "shares, so that a split changes nothing and symbols can be pooled.",
     "fundamental": "Of filings as known at each close, in the version known then, against that day's price. What is "
-    "counted in shares is counted in shares of one day, across splits. A figure that a quarter's last version does not "
-    "state leaves missing what is made of it; so does a limit of `features.max_age_days`.",
+    "counted in shares is counted in shares of one day, across splits. A figure that the last version of a quarter "
+    "does not state leaves missing what is made of it; so does a limit of `features.max_age_days`.",
     "cross_asset": "Against the instruments of `universe.reference`; a session that an instrument lacks stays missing.",
     "alternative": "Of insiders' trades from when they were filed, and short interest from when it was published.",
     "temporal": "Of the session's date.",
