@@ -181,20 +181,31 @@ class FeatureStore:
             frames[symbol] = self.build_matrix(symbol, start, end).frame
         return pd.concat(frames, names=["symbol", "date"])
 
-    def load(self, symbol: str, start: date, end: date) -> pd.DataFrame | None:
+    def load(self, symbol: str, start: date, end: date, inputs: FeatureInputs | None = None) -> pd.DataFrame | None:
         """The stored matrix of `symbol` with start <= date < end, or None if any month of it is stale or damaged.
 
-        Stale means made by other code or settings, or from category files that have changed since.
+        Stale means made by other code or settings, or from category files that have changed since; with `inputs`,
+        also that a month is missing or was made from others.
         """
         wanted = self.matrix_digests(symbol, start, end)
         stored = self._matrix.digests(symbol, _years(start, end))
         if not wanted or any(value is None or stored.get(month) != value for month, value in wanted.items()):
+            return None
+        if inputs is not None and not self._is_made_from(symbol, inputs, start, end):
             return None
         try:
             return self._matrix.load(symbol, start, end, self.catalog.names())
         except DamagedFile as damaged:
             _log.warning("%s", damaged)
             return None
+
+    def _is_made_from(self, symbol: str, inputs: FeatureInputs, start: date, end: date) -> bool:
+        for category, store in self._categories.items():
+            stored = store.digests(symbol, _years(start, end))
+            wanted = self.category_digests(category, inputs, start, end)
+            if any(stored.get(month) != value for month, value in wanted.items()):
+                return False
+        return True
 
     def save(self, symbol: str, features: pd.DataFrame) -> None:
         """Store a frame from `compute_features`: each category's columns, then the matrix.

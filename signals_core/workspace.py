@@ -209,7 +209,7 @@ class Workspace:
             usable = self._usable_sessions(ticker, start, end)
             if usable.empty:  # not listed, delisted, or its bar is late
                 continue
-            matrix = self.features.load(ticker, start, end)
+            matrix = self.features.load(ticker, start, end, self.inputs(ticker))
             target = self.targets.load(ticker, start, end)
             if matrix is None or target is None:
                 raise MissingPrerequisite(

@@ -4,6 +4,8 @@ The SQL is the same text for all; only bulk transfer and hypertables differ, and
 """
 
 import io
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -16,6 +18,9 @@ from sqlalchemy.exc import OperationalError
 from signals_core.errors import ServiceDown
 
 Tier = Literal["sqlite", "postgresql", "timescaledb"]
+
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 60, 0.02
+"""How long a writer of a SQLite file waits for another."""
 
 
 class Database:
@@ -194,12 +199,27 @@ def _sqlite_values(values: pd.Series, kind: Any) -> list[Any]:
     return list(plain.where(values.notna(), None))
 
 
+def _write_ahead(connection: Any) -> None:
+    """Put a file into WAL mode, which it then keeps; SQLite does not wait for others while it changes the mode."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
 def _configure_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy issues BEGIN itself, below
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+        for pragma in (f"busy_timeout={_PATIENCE_SECONDS * 1000}", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
+        _write_ahead(connection)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

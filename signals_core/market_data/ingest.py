@@ -14,8 +14,9 @@ from signals_core.market_data.continuity import screen_series
 from signals_core.market_data.providers.base import BarProvider
 from signals_core.market_data.runs import IngestedSymbol, IngestionLog
 from signals_core.market_data.screening import ScreenedFacts, check_symbol, screen_bars, screen_facts, screen_members
-from signals_core.market_data.store import MarketStore, Saved
+from signals_core.market_data.store import MarketStore
 from signals_core.market_data.tables import AVAILABLE_AT
+from signals_core.market_data.versions import Saved
 from signals_core.progress import track
 
 _LOOK_BACK = timedelta(days=15)

@@ -6,18 +6,17 @@ gets a new version from that moment on, and `as_of` reads the store as it was kn
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from signals_core.calendar import DATE_UNIT, to_sessions
+from signals_core.calendar import DATE_UNIT
 from signals_core.errors import DataError, ServiceDown
 from signals_core.market_data.availability import close_of_date
-from signals_core.market_data.database import Database, insert, lock_writers, staged
+from signals_core.market_data.database import Database, insert, lock_writers
 from signals_core.market_data.migrations import migrate
 from signals_core.market_data.prices import Adjustment, adjust
 from signals_core.market_data.schemas import BAR_COLUMNS
@@ -30,11 +29,11 @@ from signals_core.market_data.tables import (
     RUN,
     UNIVERSE_MEMBERSHIP,
     VERSIONED,
-    VersionedTable,
     rejected_table,
     runs_table,
     symbols_table,
 )
+from signals_core.market_data.versions import Saved, latest_versions, save_versions, typed, utc, withdraw
 
 _MOST_WITHDRAWN = 0.02
 _FEW_WITHDRAWN = 5
@@ -48,23 +47,6 @@ class Coverage:
     first: date
     last: date
     sessions: int
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a save changed: facts never seen before, those that differ now, and those the source withdrew."""
-
-    new: int = 0
-    restated: int = 0
-    withdrawn: int = 0
-
-    @property
-    def changed(self) -> int:
-        """All of them."""
-        return self.new + self.restated + self.withdrawn
-
-    def __add__(self, other: "Saved") -> "Saved":
-        return Saved(self.new + other.new, self.restated + other.restated, self.withdrawn + other.withdrawn)
 
 
 class MarketStore:
@@ -127,7 +109,7 @@ class MarketStore:
         """
         self._writes += 1
         with self.database.write() as connection:
-            return _save(connection, VERSIONED[dataset], facts, _utc(now), run)
+            return save_versions(connection, VERSIONED[dataset], facts, utc(now), run)
 
     def save_bars(self, symbol: str, screened: ScreenedBars, now: datetime, run: int | None = None) -> Saved:
         """Store one symbol's bars, as traded, its corporate actions and its rejected rows, all or nothing.
@@ -145,10 +127,10 @@ class MarketStore:
         with self.database.write() as connection:
             lock_writers(connection, BARS.name)
             if len(bars):
-                saved += _withdraw_bars(connection, symbol, bars["date"], refused, _utc(now), run)
-                saved += _withdraw_actions(connection, symbol, bars["date"], actions, _utc(now), run)
-            saved += _save(connection, BARS, bars, _utc(now), run)
-            saved += _save(connection, CORPORATE_ACTIONS, actions, _utc(now), run)
+                saved += _withdraw_bars(connection, symbol, bars["date"], refused, utc(now), run)
+                saved += _withdraw_actions(connection, symbol, bars["date"], actions, utc(now), run)
+            saved += save_versions(connection, BARS, bars, utc(now), run)
+            saved += save_versions(connection, CORPORATE_ACTIONS, actions, utc(now), run)
             _replace_rejected(connection, "bars", symbol, screened.rejected, bars["date"])
         return saved
 
@@ -160,7 +142,7 @@ class MarketStore:
         available = close_of_date(bars["date"], self._calendar)
         self._writes += 1
         with self.database.write() as connection:
-            return _save(connection, BARS, bars.assign(**{AVAILABLE_AT: np.asarray(available)}), _utc(now), run)
+            return save_versions(connection, BARS, bars.assign(**{AVAILABLE_AT: np.asarray(available)}), utc(now), run)
 
     def save_facts(
         self, dataset: str, symbol: str, facts: pd.DataFrame, now: datetime, run: int | None = None,
@@ -169,7 +151,7 @@ class MarketStore:
         """Store one symbol's screened facts (a key of `FACTS`) and its rejected rows, all or nothing."""
         self._writes += 1
         with self.database.write() as connection:
-            saved = _save(connection, FACTS[dataset], facts.assign(symbol=symbol), _utc(now), run)
+            saved = save_versions(connection, FACTS[dataset], facts.assign(symbol=symbol), utc(now), run)
             if rejected is not None:
                 _replace_rejected(connection, dataset, symbol, rejected, facts[FACTS[dataset].date])
         return saved
@@ -194,7 +176,7 @@ class MarketStore:
         if end is not None:
             query = query.where(columns.date < end)
         if as_of is not None:
-            query = query.where(columns[AVAILABLE_AT] <= _utc(as_of))
+            query = query.where(columns[AVAILABLE_AT] <= utc(as_of))
         with self.database.read() as connection:
             rows = connection.execute(query).all()
             actions = _actions(connection, symbol, as_of)
@@ -222,17 +204,17 @@ class MarketStore:
         columns = item.table.c
         query = sa.select(*(columns[name] for name in item.columns)).where(columns.symbol == symbol)
         if as_of is not None:
-            query = query.where(columns[AVAILABLE_AT] <= _utc(as_of))
+            query = query.where(columns[AVAILABLE_AT] <= utc(as_of))
         query = query.order_by(columns[AVAILABLE_AT], *(columns[name] for name in item.identity))
         with self.database.read() as connection:
             frame = pd.DataFrame(connection.execute(query).all(), columns=list(item.columns))
-        return _typed(frame, item).drop(columns="symbol")
+        return typed(frame, item).drop(columns="symbol")
 
     def latest_bars(self, symbols: Iterable[str] | None = None) -> pd.DataFrame:
         """The last bar of each symbol (of all, if None), as traded: index symbol, columns date, open, … volume."""
         bars, known = BARS.table, symbols_table
         # Walking down the index, for each symbol, to its first bar; DISTINCT ON reads every bar.
-        last = _latest(BARS).with_only_columns(bars.c.date).order_by(bars.c.date.desc()).limit(1)
+        last = latest_versions(BARS).with_only_columns(bars.c.date).order_by(bars.c.date.desc()).limit(1)
         last = last.where(bars.c.symbol == known.c.symbol, bars.c.close.is_not(None))
         ends = sa.select(known.c.symbol, last.correlate(known).scalar_subquery().label("date"))
         if symbols is not None:
@@ -247,11 +229,11 @@ class MarketStore:
         with self.database.read() as connection:
             frame = pd.DataFrame(connection.execute(query).all(), columns=names)
         frame = frame.drop_duplicates("symbol", keep="last").dropna(subset="close")
-        return _typed(frame, BARS).set_index("symbol")
+        return typed(frame, BARS).set_index("symbol")
 
     def coverage(self, symbols: Iterable[str] | None = None) -> dict[str, Coverage]:
         """What is stored of each symbol (of all, if None); symbols without bars are absent."""
-        latest = _latest(BARS).subquery()
+        latest = latest_versions(BARS).subquery()
         query = sa.select(
             latest.c.symbol, sa.func.min(latest.c.date), sa.func.max(latest.c.date), sa.func.count()
         ).where(latest.c.close.is_not(None))
@@ -289,84 +271,11 @@ class MarketStore:
 
     def memberships(self, universe: str, as_of: datetime | None = None) -> pd.DataFrame:
         """Intervals of membership: columns symbol, valid_from, valid_to (missing: a member still)."""
-        query = _latest(UNIVERSE_MEMBERSHIP, as_of)
+        query = latest_versions(UNIVERSE_MEMBERSHIP, as_of)
         with self.database.read() as connection:
             rows = connection.execute(query.where(query.selected_columns.universe == universe)).all()
-        frame = _typed(pd.DataFrame(rows, columns=list(UNIVERSE_MEMBERSHIP.columns)), UNIVERSE_MEMBERSHIP)
+        frame = typed(pd.DataFrame(rows, columns=list(UNIVERSE_MEMBERSHIP.columns)), UNIVERSE_MEMBERSHIP)
         return frame[["symbol", "valid_from", "valid_to"]].sort_values(["symbol", "valid_from"], ignore_index=True)
-
-
-def _save(
-    connection: sa.Connection, item: VersionedTable, facts: pd.DataFrame, now: datetime, run: int | None
-) -> Saved:
-    if facts.empty:
-        return Saved()
-    missing = [name for name in (*item.identity, AVAILABLE_AT) if name not in facts]
-    if missing:
-        raise DataError(f"{item.name}: the rows lack {', '.join(missing)}")
-    values = {name: facts.get(name, pd.Series(np.nan, index=facts.index)) for name in item.columns}
-    for name in item.numbers():
-        try:
-            values[name] = pd.to_numeric(values[name])
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{item.name}: {name} is no number: {error}; screen the rows first") from None
-    frame = pd.DataFrame({**values, RUN: pd.array([run] * len(facts), dtype="Int64")}).reset_index(drop=True)
-    lock_writers(connection, item.name)
-    # Of several versions told at once, the last is what the source says now, the others are history.
-    told_again = frame.sort_values(AVAILABLE_AT, kind="stable").duplicated(list(item.identity), keep="last")
-    history = frame[told_again.reindex(frame.index)]
-    with staged(connection, item.table, frame.drop(index=history.index)) as staging:
-        restated = connection.execute(_insert_restated(connection, item, staging, now)).rowcount
-        new = connection.execute(_insert_unknown(connection, item, staging, item.identity)).rowcount
-    if len(history):
-        with staged(connection, item.table, history) as staging:
-            key = (*item.identity, AVAILABLE_AT)
-            new += connection.execute(_insert_unknown(connection, item, staging, key)).rowcount
-    if item is BARS:
-        symbols = [{"symbol": symbol} for symbol in facts["symbol"].unique()]
-        connection.execute(insert(connection, symbols_table).on_conflict_do_nothing(), symbols)
-    return Saved(new=int(new), restated=int(restated))
-
-
-def _insert_unknown(connection: sa.Connection, item: VersionedTable, staging: sa.Table, key: tuple[str, ...]) -> Any:
-    """The versions whose key the table does not have."""
-    same = sa.and_(*(item.table.c[name] == staging.c[name] for name in key))
-    names = [*item.columns, RUN]
-    rows = sa.select(*(staging.c[name] for name in names)).where(~sa.exists().where(same))
-    return insert(connection, item.table).from_select(names, rows)
-
-
-def _insert_restated(connection: sa.Connection, item: VersionedTable, staging: sa.Table, now: datetime) -> Any:
-    """What differs from its latest version, as a version that begins now, or when the source says if that is later."""
-    known = _latest(item).subquery("known")
-    same = sa.and_(*(known.c[name] == staging.c[name] for name in item.identity))
-    differs = sa.or_(*(known.c[name].is_distinct_from(staging.c[name]) for name in item.values))
-    moment = sa.literal(now, sa.DateTime)
-    # With a clock that stands still, what came last at a moment is what is known at it.
-    begins = sa.case(
-        (staging.c[AVAILABLE_AT] > known.c[AVAILABLE_AT], staging.c[AVAILABLE_AT]),
-        (moment > known.c[AVAILABLE_AT], moment),
-        else_=known.c[AVAILABLE_AT],
-    )
-    columns = {**{name: staging.c[name] for name in (*item.identity, *item.values, RUN)}, AVAILABLE_AT: begins}
-    rows = sa.select(*(column.label(name) for name, column in columns.items())).join(known, same).where(differs)
-    statement = insert(connection, item.table).from_select(list(columns), rows)
-    return statement.on_conflict_do_update(
-        index_elements=list(item.table.primary_key.columns),
-        set_={name: statement.excluded[name] for name in (*item.values, RUN)},
-    )
-
-
-def _latest(item: VersionedTable, as_of: datetime | None = None) -> "sa.Select[Any]":
-    """The latest version of each fact of a table, of those available at `as_of`."""
-    table, later = item.table, item.table.alias("later")
-    newer = [later.c[name] == table.c[name] for name in item.identity]
-    newer.append(later.c[AVAILABLE_AT] > table.c[AVAILABLE_AT])
-    query = sa.select(*(table.c[name] for name in item.columns))
-    if as_of is not None:
-        newer.append(later.c[AVAILABLE_AT] <= _utc(as_of))
-        query = query.where(table.c[AVAILABLE_AT] <= _utc(as_of))
-    return query.where(~sa.exists().where(sa.and_(*newer)))
 
 
 def _versions_of(symbol: str, screened: ScreenedBars, calendar: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -381,7 +290,7 @@ def _versions_of(symbol: str, screened: ScreenedBars, calendar: str) -> tuple[pd
 def _withdraw_bars(
     connection: sa.Connection, symbol: str, dates: pd.Series, refused: Collection[str], now: datetime, run: int | None
 ) -> Saved:
-    known = _latest(BARS).where(
+    known = latest_versions(BARS).where(
         BARS.table.c.symbol == symbol,
         BARS.table.c.close.is_not(None),
         BARS.table.c.date.between(dates.min().date(), dates.max().date()),
@@ -395,7 +304,7 @@ def _withdraw_bars(
             f"{dates.max().date()} that it gave before, the first {gone[0]['date']}; nothing is stored. If they were "
             "really withdrawn, load the span in smaller parts"
         )
-    return _withdraw(connection, BARS, gone, now, run)
+    return withdraw(connection, BARS, gone, now, run)
 
 
 def _withdraw_actions(
@@ -403,7 +312,7 @@ def _withdraw_actions(
 ) -> Saved:
     columns = CORPORATE_ACTIONS.table.c
     # Of the first day the source may not say what happened before it, such as a change of an adjusted close.
-    known = _latest(CORPORATE_ACTIONS).where(
+    known = latest_versions(CORPORATE_ACTIONS).where(
         columns.symbol == symbol,
         columns.value.is_not(None),
         columns.ex_date > dates.min().date(),
@@ -412,26 +321,7 @@ def _withdraw_actions(
     given = {(row.ex_date.date(), row.kind) for row in actions.itertuples(index=False)}
     stored = connection.execute(known).mappings().all()
     gone = [row for row in stored if (row["ex_date"], row["kind"]) not in given]
-    return _withdraw(connection, CORPORATE_ACTIONS, gone, now, run)
-
-
-def _withdraw(
-    connection: sa.Connection, item: VersionedTable, gone: list[Any], now: datetime, run: int | None
-) -> Saved:
-    """Add versions without values from now on."""
-    if gone:
-        rows = [
-            {**{name: row[name] for name in item.identity}, AVAILABLE_AT: max(now, row[AVAILABLE_AT]), RUN: run}
-            for row in gone
-        ]
-        statement = insert(connection, item.table)
-        nothing = dict.fromkeys(item.values, None)
-        keys = list(item.table.primary_key.columns)
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=keys, set_={**nothing, RUN: run}),
-            [{**row, **nothing} for row in rows],
-        )
-    return Saved(withdrawn=len(gone))
+    return withdraw(connection, CORPORATE_ACTIONS, gone, now, run)
 
 
 def _replace_rejected(
@@ -464,23 +354,10 @@ def _replace_rejected(
 
 def _actions(connection: sa.Connection, symbol: str, as_of: datetime | None) -> pd.DataFrame:
     columns = CORPORATE_ACTIONS.table.c
-    query = _latest(CORPORATE_ACTIONS, as_of).where(columns.symbol == symbol).order_by(columns.ex_date, columns.kind)
+    query = (
+        latest_versions(CORPORATE_ACTIONS, as_of)
+        .where(columns.symbol == symbol)
+        .order_by(columns.ex_date, columns.kind)
+    )
     rows = pd.DataFrame(connection.execute(query).all(), columns=list(CORPORATE_ACTIONS.columns))
-    return _typed(rows, CORPORATE_ACTIONS).dropna(subset="value")[["ex_date", "kind", "value"]].reset_index(drop=True)
-
-
-def _typed(frame: pd.DataFrame, item: VersionedTable) -> pd.DataFrame:
-    for name in frame.columns:
-        kind = item.table.c[name].type
-        if isinstance(kind, sa.Date):
-            frame[name] = to_sessions(frame[name])
-        elif isinstance(kind, sa.DateTime):
-            frame[name] = pd.to_datetime(frame[name]).astype(f"datetime64[{DATE_UNIT}]")
-        elif isinstance(kind, sa.Double):
-            frame[name] = frame[name].astype("float64")
-    return frame
-
-
-def _utc(moment: datetime) -> datetime:
-    """A moment as the store keeps it: UTC without offset."""
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return typed(rows, CORPORATE_ACTIONS).dropna(subset="value")[["ex_date", "kind", "value"]].reset_index(drop=True)

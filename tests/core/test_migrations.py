@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from signals_core.market_data import migrations
 from signals_core.market_data.schemas import FUNDAMENTAL_VALUES
-from signals_core.market_data.store import Coverage, MarketStore, Saved
+from signals_core.market_data.store import Coverage, MarketStore
+from signals_core.market_data.versions import Saved
 from tests.core.stores import BACKENDS, LATER, empty_database, raw_bars, recorded_sql, screen
 
 BARS = 60

@@ -106,15 +106,11 @@ def test_two_processes_find_what_one_finds(validated, open_workspace):
 
 
 def test_a_changed_label_makes_only_the_windows_that_use_it_stale(validated, open_workspace):
-    path = validated / "data" / "target" / "symbol=AAA" / "year=2020.parquet"
-    table = pq.read_table(path, partitioning=None)
-    frame = table.to_pandas()
-    row = frame.index[frame["date"] == "2020-05-06"]
-    frame.loc[row, "label"] = (frame.loc[row, "label"] + 1) % 3
-    pq.write_table(
-        type(table).from_pandas(frame, preserve_index=False).replace_schema_metadata(table.schema.metadata), path
-    )
     workspace = open_workspace(validated)
+    targets = workspace.targets
+    labels = targets.load("AAA", date(2020, 1, 1), date(2021, 1, 1))
+    labels.loc["2020-05-06", "label"] = (labels.loc["2020-05-06", "label"] + 1) % 3
+    targets.save("AAA", labels, targets.digests("AAA", [2020]))
     # Trained on by the windows whose training begins in January or April 2020.
     assert stale_windows(workspace, "AAA") == ["2021-01-01", "2021-04-01"]
     assert stale_windows(workspace, "UNIVERSE") == ["2021-01-01", "2021-04-01"]
