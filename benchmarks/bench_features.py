@@ -192,6 +192,11 @@ def whole_pipeline(folder: Path, symbols: int) -> None:
                 f"peak memory {after.ru_maxrss / 1024:.0f} MiB, {cells:,} cells",
                 flush=True,
             )
+            if not built:
+                hours = cpu * 5000 / symbols * 2 / 3600
+                print(
+                    f"  extrapolated to 5,000 symbols × 20 years, if all is proportional: CPU {hours:.1f} h", flush=True
+                )
 
 
 def filings(seed: int) -> pd.DataFrame:
@@ -228,7 +233,7 @@ def main() -> int:
             "as-of join": bench_as_of(),
             "write": bench_write(bars, Path(folder)),
         }
-        for symbols in (20,):
+        for symbols in (SYMBOLS // 5, SYMBOLS):
             command = [
                 sys.executable,
                 "-m",
