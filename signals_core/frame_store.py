@@ -208,9 +208,9 @@ def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any
     Args:
         description: what the file says of itself, beside the checksums of its columns; see `_parsed`.
     """
-    table = _as_table(frame)
+    table, checksums = _as_table(frame)
     # Parquet's own checksums cover the pages, not what says where they are and what they mean.
-    text = json.dumps({**description, "checksums": _checksums(table)}, sort_keys=True).encode()
+    text = json.dumps({**description, "checksums": checksums}, sort_keys=True).encode()
     # Neither statistics nor a dictionary of floats that hardly repeat is worth several times the rest.
     pq.write_table(
         table.replace_schema_metadata({_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()}),
@@ -222,17 +222,23 @@ def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any
     )
 
 
-def _as_table(frame: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_arrays(
-        [pa.array(frame.index.to_numpy()), *(pa.array(values, from_pandas=True) for values in _columns(frame))],
-        ["date", *frame.columns.tolist()],
+def _as_table(frame: pd.DataFrame) -> tuple[pa.Table, dict[str, str]]:
+    """The table, and the checksums of its columns as `_checksums` finds them."""
+    names = frame.columns.tolist()
+    dates = pa.array(frame.index.to_numpy())
+    if (frame.dtypes.to_numpy() == np.dtype("float32")).all():  # no look-up of a column by its name
+        block = np.array(frame.to_numpy().T, order="C")
+        block[np.isnan(block)] = np.nan  # of the many NaNs the one that Parquet gives back
+        columns = [pa.array(values, from_pandas=True) for values in block]
+        found = {name: f"{columns[0].type} {_checksum(values)}" for name, values in zip(names, block, strict=True)}
+        return pa.Table.from_arrays([dates, *columns], ["date", *names]), {
+            **_checksums(pa.table({"date": dates})),
+            **found,
+        }
+    table = pa.Table.from_arrays(
+        [dates, *(pa.array(frame[name].to_numpy(), from_pandas=True) for name in names)], ["date", *names]
     )
-
-
-def _columns(frame: pd.DataFrame) -> Iterable[np.ndarray]:
-    if (frame.dtypes.to_numpy() == np.dtype("float32")).all():
-        return frame.to_numpy().T  # no look-up of a column by its name
-    return [frame[name].to_numpy() for name in frame.columns]
+    return table, _checksums(table)
 
 
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:
