@@ -181,10 +181,9 @@ def whole_pipeline(folder: Path, symbols: int) -> None:
                 workspace.market.save_many_bars(rows[rows["date"] == rows["date"].max()], NOW)
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
             began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-            made = steps.build_features_and_target(workspace)
+            cells = sum(features.frame.size for features, _ in steps.build_features_and_target(workspace))
             after = resource.getrusage(resource.RUSAGE_SELF)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            cells = sum(features.frame.size for features, _ in made)
             what = "one new session" if built else f"{SESSIONS - 1:,} sessions"
             print(
                 f"whole pipeline, {symbols} symbols × {what}: {time.perf_counter() - began:.1f} s, CPU {cpu:.1f} s, "

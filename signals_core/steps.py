@@ -4,7 +4,7 @@ A step compares the digest of what an artifact would be made from with the one s
 computes only what is missing or stale; so repeating a step, or running it after a crash, is safe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from difflib import get_close_matches
@@ -179,19 +179,19 @@ def _build_target(workspace: Workspace, symbol: str, start: date, end: date) -> 
     return BuiltTarget(symbol, current.frame.iloc[first:last], current.computed)
 
 
-def build_features_and_target(workspace: Workspace) -> list[tuple[BuiltFeatures, BuiltTarget]]:
-    """Bring the categories, the matrix and the labels of every ticker with bars up to date.
+def build_features_and_target(workspace: Workspace) -> Iterator[tuple[BuiltFeatures, BuiltTarget]]:
+    """Bring the categories, the matrix and the labels of every ticker with bars up to date, one when asked for it.
 
     Returns:
         The matrix and the labels of each ticker from its first month that was not current; the last month of one
-        that was.
+        that was. Memory does not grow with their number.
 
     Raises:
         MissingPrerequisite: no ticker has bars.
     """
     start, end = data_span(workspace)
     tickers = workspace.covered(workspace.settings.universe.tickers)
-    return [_build_all(workspace, ticker, start, end) for ticker in track("features", tickers, len(tickers))]
+    return (_build_all(workspace, ticker, start, end) for ticker in track("features", tickers, len(tickers)))
 
 
 def _build_all(workspace: Workspace, ticker: str, start: date, end: date) -> tuple[BuiltFeatures, BuiltTarget]:

@@ -16,19 +16,18 @@ def build(context: typer.Context, as_json: Json = False) -> None:
     from signals_core import steps
 
     with open_workspace() as workspace, progress():
-        built = steps.build_features_and_target(workspace)
-    rows = [
-        {
-            "symbol": features.symbol,
-            "since": str(features.frame.index.min().date()) if len(features.frame) else "",
-            "rows": len(features.frame),
-            "missing_share": round(float(features.frame.isna().to_numpy().mean()), 4),
-            "months_computed": len(features.computed),
-            "months_unchanged": len(features.reused),
-            "labels": int((target.frame["label"] >= 0).sum()),
-        }
-        for features, target in built
-    ]
+        rows = [
+            {
+                "symbol": features.symbol,
+                "since": str(features.frame.index.min().date()) if len(features.frame) else "",
+                "rows": len(features.frame),
+                "missing_share": round(float(features.frame.isna().to_numpy().mean()), 4),
+                "months_computed": len(features.computed),
+                "months_unchanged": len(features.reused),
+                "labels": int((target.frame["label"] >= 0).sum()),
+            }
+            for features, target in steps.build_features_and_target(workspace)
+        ]
     print_rows(rows, as_json)
 
 
