@@ -4,7 +4,6 @@ Run with `make bench`. The sides run in turn in one process, and their outputs a
 believed. The whole pipeline (store to matrix and labels) runs in a process of its own, whose memory is measured.
 """
 
-import importlib.util
 import os
 import platform
 import resource
@@ -21,19 +20,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.bench_market_store import synthetic
-from benchmarks.measuring import alternate, headings, line, worked
+from benchmarks.measuring import Measured, alternate, headings, line, worked
 from benchmarks.pandas_technical import technical_with_pandas
 from signals_core.calendar import session_closes, sessions_between
+from signals_core.checked_parquet import write_parquet
 from signals_core.features.inputs import FeatureInputs, bar_values
 from signals_core.features.point_in_time import as_of_positions, take_known
 from signals_core.features.technical import TechnicalFeatureCalculator, technical_values
-from signals_core.frame_store import FrameStore, months_of, write_parquet
+from signals_core.frame_store import FrameStore, months_of
 from signals_core.market_data.schemas import FUNDAMENTAL_VALUES
 
 SYMBOLS, SESSIONS, FILINGS, VALUES = 500, 2520, 44, 12
 SAMPLE = 40
 """Symbols that pandas computes; its cost is proportional to their number."""
-REPEATS, WIDTH = 3, 58
+REPEATS, WIDTH = 5, 70
+FEAST = "SIGNALS_BENCH_FEAST"
 REQUIRED = {"technical": 15.0, "append": 100.0, "as-of join": 40.0, "write": 3.0}
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -68,7 +69,7 @@ def bench_append(bars: dict[str, pd.DataFrame]) -> float:
     panels = [bar_values(own) for own in bars.values()]
 
     def ours() -> np.ndarray:
-        return np.array([technical_values(*np.ascontiguousarray(own[:, -near:]))[:, -1] for own in panels])
+        return np.array([technical_values(own[:, -near:], last=1)[:, 0] for own in panels])
 
     names = [feature.name for feature in TechnicalFeatureCalculator.features]
     sample = list(bars.values())[:SAMPLE]
@@ -97,7 +98,8 @@ def bench_as_of(symbols: int = SYMBOLS) -> float:
     facts = pd.DataFrame(values, columns=names).assign(symbol=symbol.repeat(FILINGS), available_at=filed.ravel())
 
     def ours() -> np.ndarray:
-        offsets = [np.searchsorted(f["symbol"].cat.codes.to_numpy(), np.arange(symbols + 1)) for f in (bars, facts)]
+        codes = [frame["symbol"].cat.codes.to_numpy() for frame in (bars, facts)]
+        offsets = [np.searchsorted(own, np.arange(symbols + 1, dtype=own.dtype)) for own in codes]
         known = as_of_positions(bars["close"], facts["available_at"], *offsets)
         return take_known(facts[names].to_numpy(), known)
 
@@ -114,9 +116,37 @@ def bench_as_of(symbols: int = SYMBOLS) -> float:
     measured = alternate(REPEATS + 2, ours=lambda _: worked(ours), merge_asof=lambda _: worked(merge_asof))
     what = f"as-of join of {len(values):,} × {VALUES} onto {len(bars):,} | merge_asof"
     print(line(what, WIDTH, *measured.values()))
-    if importlib.util.find_spec("feast") is None:
-        print("Feast is left out: it is not installed")
+    feast = os.environ.get(FEAST)
+    if feast is None:
+        print(f"Feast is left out: {FEAST} names no Python that has it")
+    else:
+        bench_feast(feast, bars, facts, names, ours(), measured["ours"])
     return measured["merge_asof"].median / measured["ours"].median
+
+
+def bench_feast(
+    python: str, bars: pd.DataFrame, facts: pd.DataFrame, names: list[str], joined: np.ndarray, ours: Measured
+) -> None:
+    """The same join by Feast's offline store, on a tenth of the symbols and scaled, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        some = [f"S{n:04d}" for n in range(SYMBOLS // 10)]
+        rows, filed = (frame[frame["symbol"].isin(some)].astype({"symbol": object}) for frame in (bars, facts))
+        entities = rows.rename(columns={"close": "event_timestamp"})
+        entities["event_timestamp"] = entities["event_timestamp"].dt.tz_localize("UTC")
+        entities.to_parquet(Path(folder) / "bars.parquet", index=False)
+        filed.assign(available_at=filed["available_at"].dt.tz_localize("UTC")).to_parquet(
+            Path(folder) / "facts.parquet", index=False
+        )
+        script = Path(__file__).with_name("feast_join.py")
+        shown = subprocess.run([python, script, folder], check=True, capture_output=True, text=True).stdout
+        found = pd.read_parquet(Path(folder) / "joined.parquet")
+    by_symbol = found.sort_values(["symbol", "event_timestamp"])[names].to_numpy()
+    expected = joined[: len(rows)]
+    np.testing.assert_array_equal(by_symbol, expected[~np.isnan(expected).any(axis=1)])  # it drops the other rows
+    scaled = Measured("feast", [float(shown.split()[-1]) * SYMBOLS / len(some)])
+    print(
+        line(f"the same | Feast's offline store ({len(some)} symbols, with its reading, scaled)", WIDTH, ours, scaled)
+    )
 
 
 def bench_write(bars: dict[str, pd.DataFrame], folder: Path) -> float:
@@ -129,7 +159,7 @@ def bench_write(bars: dict[str, pd.DataFrame], folder: Path) -> float:
 
     def ours() -> None:
         for number, own in enumerate(years):
-            write_parquet(folder / f"ours-{number}.parquet", own.astype("float32"), {})
+            write_parquet(folder / f"ours-{number}.parquet", own, {})
 
     def pyarrow() -> None:
         for number, own in enumerate(years):

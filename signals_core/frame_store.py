@@ -6,28 +6,24 @@ be made again, so a file is not flushed to disk at once: after a power failure i
 checksums show, and it is then set aside.
 """
 
-import json
 import logging
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from signals_core.calendar import DATE_UNIT
+from signals_core.checked_parquet import read_description, read_parquet, write_parquet
 from signals_core.errors import DamagedFile, DataError
 from signals_core.files import locked, write_atomic
 
 Month = str
 """A calendar month as `2004-03`."""
 
-_METADATA_KEY, _CHECKSUM_KEY = b"signals", b"signals_checksum"
 _FORMAT = 3
 EVER = (date(1900, 1, 1), date(2200, 1, 1))
 
@@ -155,7 +151,7 @@ class FrameStore:
             if chosen is not None and _year_of(path) not in chosen:
                 continue
             try:
-                found.update(_content(path)["months"])
+                found.update(read_description(path)["months"])
             except DataError:
                 continue  # its months are missing, so they are computed again and the file is replaced
         return found
@@ -173,10 +169,10 @@ class FrameStore:
         if not path.exists():
             return None, {}
         try:
-            digests = {m: d for m, d in _content(path)["months"].items() if m not in set(replaced)}
+            digests = {m: d for m, d in read_description(path)["months"].items() if m not in set(replaced)}
             if not digests:
                 return None, {}
-            frame = _as_frame([_read(path, None)])
+            frame = _as_frame([read_parquet(path, None)])
         except DataError:
             _set_aside(path)
             return None, {}
@@ -186,11 +182,11 @@ class FrameStore:
 
     def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
         try:
-            return _read(path, columns)
+            return read_parquet(path, columns)
         except DataError:
             with locked(path.with_name(f".{path.name}.lock")):
                 try:
-                    return _read(path, columns)  # a writer may have replaced it meanwhile
+                    return read_parquet(path, columns)  # a writer may have replaced it meanwhile
                 except DataError as error:
                     aside = _set_aside(path)
                     raise DamagedFile(
@@ -202,68 +198,11 @@ class FrameStore:
         write_parquet(path, frame, content)
 
 
-def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any]) -> None:
-    """Write a frame with index `date`: compressed, with checksums, and laid out for floats that hardly repeat.
-
-    Args:
-        description: what the file says of itself, beside the checksums of its columns; see `_parsed`.
-    """
-    table, checksums = _as_table(frame)
-    # Parquet's own checksums cover the pages, not what says where they are and what they mean.
-    text = json.dumps({**description, "checksums": checksums}, sort_keys=True).encode()
-    # Neither statistics nor a dictionary of floats that hardly repeat is worth several times the rest.
-    pq.write_table(
-        table.replace_schema_metadata({_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()}),
-        path,
-        use_dictionary=False,
-        write_statistics=["date"],
-        write_page_checksum=True,
-        compression="snappy",
-    )
-
-
-def _as_table(frame: pd.DataFrame) -> tuple[pa.Table, dict[str, str]]:
-    """The table, and the checksums of its columns as `_checksums` finds them."""
-    names = frame.columns.tolist()
-    dates = pa.array(frame.index.to_numpy())
-    if (frame.dtypes.to_numpy() == np.dtype("float32")).all():  # no look-up of a column by its name
-        block = np.array(frame.to_numpy().T, order="C")
-        block[np.isnan(block)] = np.nan  # of the many NaNs the one that Parquet gives back
-        columns = [pa.array(values, from_pandas=True) for values in block]
-        found = {name: f"{columns[0].type} {_checksum(values)}" for name, values in zip(names, block, strict=True)}
-        return pa.Table.from_arrays([dates, *columns], ["date", *names]), {
-            **_checksums(pa.table({"date": dates})),
-            **found,
-        }
-    table = pa.Table.from_arrays(
-        [dates, *(pa.array(frame[name].to_numpy(), from_pandas=True) for name in names)], ["date", *names]
-    )
-    return table, _checksums(table)
-
-
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:
     doubles = frame.dtypes.to_numpy() == np.dtype("float64")
     if doubles.all():
         return frame.astype("float32")
     return frame.astype(dict.fromkeys(frame.columns[doubles], "float32")) if doubles.any() else frame
-
-
-def _checksums(table: pa.Table) -> dict[str, str]:
-    """The type and the checksum of each column."""
-    found = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        values, kind = column.to_numpy(), str(column.type)
-        if values.dtype.kind == "M":
-            kind = f"timestamp {column.type.tz}"
-            values = values.astype(f"datetime64[{DATE_UNIT}]").view("int64")  # Parquet has not every unit
-        elif values.dtype.kind == "O":
-            values = repr(values.tolist()).encode()
-        found[name] = f"{kind} {_checksum(values)}"
-    return found
-
-
-def _checksum(content: "bytes | np.ndarray") -> str:
-    return f"{zlib.crc32(content):08x}"  # type: ignore[arg-type]
 
 
 def _of_months(frame: pd.DataFrame, months: Iterable[Month]) -> pd.DataFrame:
@@ -284,49 +223,8 @@ def _set_aside(path: Path) -> Path:
     return path.rename(path.with_name(f".{path.name}.damaged"))  # hidden: readers open the whole folder
 
 
-def _read(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    wanted = None if columns is None else ["date", *columns]
-    try:
-        # Half the time of pq.read_table, which opens a dataset.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(wanted, use_threads=False)
-        expected = _parsed(table.schema.metadata)["checksums"]
-    except FileNotFoundError as error:
-        raise DataError(f"{path} has gone while it was read: read again") from error
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error})") from error
-    absent = set(wanted or ["date"]) - set(table.column_names)
-    if absent:
-        raise DataError(f"{path} is damaged (it lacks {', '.join(sorted(absent))})")
-    found = _checksums(table)
-    if found != {name: expected.get(name) for name in (expected if columns is None else found)}:
-        raise DataError(f"{path} is damaged (its values are not those that were written)")
-    return table
-
-
 def _as_frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
     joined = pa.concat_tables(tables, promote_options="default") if len(tables) > 1 else tables[0]
     frame = joined.to_pandas(use_threads=False).set_index("date")
     frame.index = pd.DatetimeIndex(frame.index).as_unit(DATE_UNIT)
     return frame
-
-
-def _parsed(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """What a file says of itself.
-
-    Raises:
-        KeyError: it says nothing, or in another format.
-        ValueError: it was changed.
-    """
-    text = (metadata or {})[_METADATA_KEY]
-    if _checksum(text).encode() != (metadata or {})[_CHECKSUM_KEY]:
-        raise ValueError("its description does not match its checksum")
-    content: dict[str, Any] = json.loads(text)
-    return content
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        return _parsed(pq.read_schema(path).metadata)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is damaged or was not written by this project: {error}") from error

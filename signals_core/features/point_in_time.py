@@ -1,7 +1,7 @@
 """The one as-of join: what was knowable at the close of each session.
 
 A fact is knowable at session t when its `available_at` is not after the close of t. Nothing here loops over
-rows: a fact is put at the first close that knows it, and a running maximum carries it on.
+rows: each fact is known from the first close that knows it to the first that knows the next.
 """
 
 from dataclasses import dataclass
@@ -30,17 +30,20 @@ def as_of_positions(
         max_age: a fact older than that at the close is not known any more.
     """
     closes, available_at = np.asarray(closes), np.asarray(available_at)
-    known = np.full(len(closes), NOT_KNOWN, dtype=np.int64)
     bars = np.array([0, len(closes)]) if bar_offsets is None else np.asarray(bar_offsets)
     facts = np.array([0, len(available_at)]) if fact_offsets is None else np.asarray(fact_offsets)
-    for first, last, begin, end in zip(bars[:-1], bars[1:], facts[:-1], facts[1:], strict=True):
-        if begin == end or first == last:
-            continue
-        own = known[first:last]
-        at = closes[first:last].searchsorted(available_at[begin:end], side="left")
-        reached = int(at.searchsorted(last - first))  # later facts are not known at any close
-        own[at[:reached]] = np.arange(begin, begin + reached)
-        np.maximum.accumulate(own, out=own)
+    symbols = len(bars) - 1
+    # Each symbol's closes are runs: of those before its first fact, then of those that know each of its facts.
+    ends = np.empty(len(available_at) + symbols, dtype=np.int64)
+    ends[facts[1:] + np.arange(symbols)] = bars[1:]
+    for number, (first, last, begin, end) in enumerate(
+        zip(bars[:-1].tolist(), bars[1:].tolist(), facts[:-1].tolist(), facts[1:].tolist(), strict=True)
+    ):
+        found = closes[first:last].searchsorted(available_at[begin:end])
+        np.add(found, first, out=ends[begin + number : end + number])
+    known = np.arange(-1, len(available_at) + symbols - 1) - np.repeat(np.arange(symbols), np.diff(facts) + 1)
+    known[facts[:-1] + np.arange(symbols)] = NOT_KNOWN
+    known = np.repeat(known, np.diff(ends, prepend=0))
     if max_age is not None and len(available_at):
         age = closes - available_at[np.maximum(known, 0)]
         known[age > np.timedelta64(max_age)] = NOT_KNOWN

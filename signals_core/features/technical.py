@@ -1,8 +1,9 @@
 """Technical features of one symbol's bars. TA-Lib computes what TA-Lib defines; all are scale-free."""
 
+import math
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -85,10 +86,11 @@ class TechnicalFeatureCalculator:
     lookback = 350
     """ADX, which Wilder smooths twice, is then within 1e-9 of what all history gives, which float32 does not show."""
 
-    def calculate(self, inputs: FeatureInputs) -> pd.DataFrame:
-        """One row a bar, one float64 column a feature of `FEATURES`; NaN in each feature's warm-up."""
-        values = technical_values(*bar_values(inputs.bars))
-        return pd.DataFrame(values.T, index=inputs.bars.index, columns=_NAMES)
+    def calculate(self, inputs: FeatureInputs, last: int | None = None) -> pd.DataFrame:
+        """One row a bar (of the `last` ones), one float64 column a feature of `FEATURES`; NaN in the warm-up."""
+        values = technical_values(bar_values(inputs.bars), last)
+        index = inputs.bars.index
+        return pd.DataFrame(values.T, index=index[len(index) - values.shape[1] :], columns=_NAMES)
 
 
 _ORDER = [feature.name for feature in FEATURES]
@@ -106,130 +108,170 @@ def _talib() -> SimpleNamespace:
     )
 
 
-def technical_values(
-    open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
-) -> np.ndarray:
-    """Every technical feature of n sorted bars: (features, n) float64 in the order of `FEATURES`; NaN is missing."""
-    talib = _talib()
-    into = _Columns(len(close))
+def technical_values(bars: np.ndarray, last: int | None = None) -> np.ndarray:
+    """Every technical feature of n sorted bars: (features, n) float64 in the order of `FEATURES`; NaN is missing.
+
+    Args:
+        bars: (5, n) open, high, low, close and volume, each contiguous, as from `bar_values`.
+        last: only that many last bars: (features, last). What has a window reads no more than it; what Wilder or
+            exponential means smooth reads all bars given.
+    """
+    talib, whole = _talib(), _Bars(*bars)
+    rows = bars.shape[1] if last is None else min(last, bars.shape[1])
+    into = _Columns(rows)
     with np.errstate(divide="ignore", invalid="ignore"):
-        _momentum(into, talib, high, low, close, volume)
-        _trend(into, talib, high, low, close)
-        _volatility(into, talib, high, low, close)
-        typical = talib.TYPPRICE(high, low, close)
-        _volume(into, talib, high, low, close, volume, typical)
-        _patterns(into, talib, open_, high, low, close)
-        _define_still_stretches(into, talib, high, low, close, volume, typical)
+        _smoothed(into, talib, whole)
+        _long_windows(into, talib, whole.near(rows + _LONG_WINDOW))
+        recent = whole.near(rows + _SHORT_WINDOW)
+        typical = talib.TYPPRICE(recent.high, recent.low, recent.close)
+        _momentum(into, talib, recent)
+        _volatility(into, talib, recent)
+        _volume(into, talib, recent, typical)
+        _patterns(into, talib, recent)
+        _define_still_stretches(into, talib, recent, typical)
     infinite = np.isinf(into.values)
     if infinite.any():
         into.values[infinite] = np.nan
     return into.values
 
 
-class _Columns:
-    """The features as rows of one array."""
+_SHORT_WINDOW, _LONG_WINDOW = 61, 252
+"""Bars before a row that features other than the smoothed ones read, at most."""
 
-    def __init__(self, length: int) -> None:
-        self.values = np.empty((len(_ORDER), length))
+
+class _Bars(NamedTuple):
+    open_: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    volume: np.ndarray
+
+    def near(self, rows: int) -> "_Bars":
+        """The last rows."""
+        first = len(self.close) - rows
+        return self if first <= 0 else _Bars(*(values[first:] for values in self))
+
+
+class _Columns:
+    """The features as rows of one array; of what is put in, the last `rows` values count."""
+
+    def __init__(self, rows: int) -> None:
+        self.values = np.empty((len(_ORDER), rows))
+        self._rows = rows
 
     def __setitem__(self, name: str, values: np.ndarray) -> None:
-        self.values[_ROW[name]] = values
+        self.values[_ROW[name]] = self.tail(values)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.values[_ROW[name]]
 
+    def tail(self, values: np.ndarray) -> np.ndarray:
+        """The last `rows` values."""
+        return values[len(values) - self._rows :]
 
-def _momentum(
-    into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
-) -> None:
+    def ratio(self, name: str, values: np.ndarray, base: np.ndarray) -> None:
+        """values / base."""
+        np.divide(self.tail(values), self.tail(base), out=self.values[_ROW[name]])
+
+    def change(self, name: str, values: np.ndarray, base: np.ndarray) -> None:
+        """values / base - 1."""
+        row = self.values[_ROW[name]]
+        np.divide(self.tail(values), self.tail(base), out=row)
+        row -= 1
+
+
+def _smoothed(into: _Columns, talib: Any, bars: _Bars) -> None:
+    """What depends on every bar before it, ever less."""
+    _, high, low, close, _ = bars
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
-    into["macd_pct"], into["macd_signal_pct"], into["macd_hist_pct"] = macd / close, signal / close, histogram / close
+    into.ratio("macd_pct", macd, close)
+    into.ratio("macd_signal_pct", signal, close)
+    into.ratio("macd_hist_pct", histogram, close)
     into["rsi_14"] = talib.RSI(close, 14)
+    ema_12, ema_26 = talib.EMA(close, 12), talib.EMA(close, 26)
+    into.change("close_to_ema_12", close, ema_12)
+    into.change("close_to_ema_26", close, ema_26)
+    into.change("ema_12_to_26", ema_12, ema_26)
+    into["adx_14"] = talib.ADX(high, low, close, 14)
+    into["plus_di_14"] = talib.PLUS_DI(high, low, close, 14)
+    into["minus_di_14"] = talib.MINUS_DI(high, low, close, 14)
+    into["natr_14"] = talib.NATR(high, low, close, 14)
+
+
+def _long_windows(into: _Columns, talib: Any, bars: _Bars) -> None:
+    close = bars.close
+    sma_50, sma_200 = talib.SMA(close, 50), talib.SMA(close, 200)
+    into.change("close_to_sma_50", close, sma_50)
+    into.change("close_to_sma_200", close, sma_200)
+    into.change("sma_50_to_200", sma_50, sma_200)
+    into.change("dist_high_252", close, talib.MAX(bars.high, 252))
+    into.change("dist_low_252", close, talib.MIN(bars.low, 252))
+
+
+def _momentum(into: _Columns, talib: Any, bars: _Bars) -> None:
+    _, high, low, close, volume = bars
     for sessions in (1, 5, 10, 20, 60):
         into[f"roc_{sessions}"] = talib.ROCP(close, sessions)
     into["stoch_k_14_3"], into["stoch_d_3"] = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
     into["willr_14"] = talib.WILLR(high, low, close, 14)
     into["cci_20"] = talib.CCI(high, low, close, 20)
     into["mfi_14"] = talib.MFI(high, low, close, volume, 14)
-
-
-def _trend(into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
-    sma = {sessions: talib.SMA(close, sessions) for sessions in (20, 50, 200)}
-    ema_12, ema_26 = talib.EMA(close, 12), talib.EMA(close, 26)
-    for sessions, mean in sma.items():
-        into[f"close_to_sma_{sessions}"] = close / mean - 1
-    into["sma_50_to_200"] = sma[50] / sma[200] - 1
-    into["close_to_ema_12"] = close / ema_12 - 1
-    into["close_to_ema_26"] = close / ema_26 - 1
-    into["ema_12_to_26"] = ema_12 / ema_26 - 1
-    into["adx_14"] = talib.ADX(high, low, close, 14)
-    into["plus_di_14"] = talib.PLUS_DI(high, low, close, 14)
-    into["minus_di_14"] = talib.MINUS_DI(high, low, close, 14)
+    into.change("close_to_sma_20", close, talib.SMA(close, 20))
     into["aroonosc_25"] = talib.AROONOSC(high, low, 25)
 
 
-def _volatility(into: _Columns, talib: Any, high: np.ndarray, low: np.ndarray, close: np.ndarray) -> None:
+_ANNUALISED_20, _ANNUALISED_60 = (float(np.sqrt(n / (n - 1) * SESSIONS_PER_YEAR)) for n in (20, 60))
+"""TA-Lib divides by n, and returns are of a session."""
+
+
+def _volatility(into: _Columns, talib: Any, bars: _Bars) -> None:
+    close = bars.close
     upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0, 0)
     width = upper - lower
+    into.ratio("bb_percent_b_20", close - lower, width)
+    into.ratio("bb_bandwidth_20", width, middle)
     returns = np.full(len(close), np.nan)
-    returns[1:] = np.log(close[1:] / close[:-1])
-    into["natr_14"] = talib.NATR(high, low, close, 14)
-    into["bb_percent_b_20"] = (close - lower) / width
-    into["bb_bandwidth_20"] = width / middle
-    for sessions in (20, 60):
-        unbiased = np.sqrt(sessions / (sessions - 1) * SESSIONS_PER_YEAR)
-        into[f"hist_vol_{sessions}"] = talib.STDDEV(returns, sessions, 1.0) * unbiased
-    squared_range = np.log(high / low) ** 2
-    into["parkinson_vol_20"] = np.sqrt(talib.SMA(squared_range, 20) * (SESSIONS_PER_YEAR / (4 * np.log(2))))
-    into["vol_ratio_20_60"] = into["hist_vol_20"] / into["hist_vol_60"]
+    np.log(close[1:] / close[:-1], out=returns[1:])
+    for name, sessions, annualised in (("hist_vol_20", 20, _ANNUALISED_20), ("hist_vol_60", 60, _ANNUALISED_60)):
+        np.multiply(into.tail(talib.STDDEV(returns, sessions, 1.0)), annualised, out=into[name])
+    into.ratio("vol_ratio_20_60", into["hist_vol_20"], into["hist_vol_60"])
+    squared_range = np.log(bars.high / bars.low)
+    squared_range *= squared_range
+    mean = into.tail(talib.SMA(squared_range, 20))
+    np.sqrt(mean * (SESSIONS_PER_YEAR / (4 * math.log(2))), out=into["parkinson_vol_20"])
 
 
-def _volume(
-    into: _Columns,
-    talib: Any,
-    high: np.ndarray,
-    low: np.ndarray,
-    close: np.ndarray,
-    volume: np.ndarray,
-    typical: np.ndarray,
-) -> None:
+def _volume(into: _Columns, talib: Any, bars: _Bars, typical: np.ndarray) -> None:
+    _, high, low, close, volume = bars
     mean_volume = talib.SMA(volume, 20)
-    vwap = talib.SMA(typical * volume, 20) / mean_volume
     location = _close_location(high, low, close)
-    money_flow = talib.SMA(location * volume, 20)
     into["close_location_value"] = location
-    into["obv_slope_20"] = talib.LINEARREG_SLOPE(talib.OBV(close, volume), 20) / mean_volume
-    into["close_to_vwap_20"] = close / vwap - 1
-    into["volume_to_sma_20"] = volume / mean_volume
-    into["cmf_20"] = money_flow / mean_volume
+    into.ratio("obv_slope_20", talib.LINEARREG_SLOPE(talib.OBV(close, volume), 20), mean_volume)
+    mean_price = talib.SMA(typical * volume, 20)
+    mean_price /= mean_volume
+    into.change("close_to_vwap_20", close, mean_price)
+    into.ratio("volume_to_sma_20", volume, mean_volume)
+    into.ratio("cmf_20", talib.SMA(location * volume, 20), mean_volume)
 
 
-def _patterns(
-    into: _Columns, talib: Any, open_: np.ndarray, high: np.ndarray, low: np.ndarray, close: np.ndarray
-) -> None:
-    for sessions in (20, 252):
-        into[f"dist_high_{sessions}"] = close / talib.MAX(high, sessions) - 1
-        into[f"dist_low_{sessions}"] = close / talib.MIN(low, sessions) - 1
+def _patterns(into: _Columns, talib: Any, bars: _Bars) -> None:
+    open_, high, low, close, _ = bars
+    into.change("dist_high_20", close, talib.MAX(high, 20))
+    into.change("dist_low_20", close, talib.MIN(low, 20))
     gap = np.full(len(close), np.nan)
-    gap[1:] = open_[1:] / close[:-1] - 1
-    into["range_pct"] = (high - low) / close
+    np.divide(open_[1:], close[:-1], out=gap[1:])
+    gap -= 1
     into["gap_pct"] = gap
+    into.ratio("range_pct", high - low, close)
 
 
 _SHORTEST_STRETCH = 13
 """Rows in which nothing moves, from which on some feature below has no range, no flow or no deviation."""
 
 
-def _define_still_stretches(
-    into: _Columns,
-    talib: Any,
-    high: np.ndarray,
-    low: np.ndarray,
-    close: np.ndarray,
-    volume: np.ndarray,
-    typical: np.ndarray,
-) -> None:
+def _define_still_stretches(into: _Columns, talib: Any, bars: _Bars, typical: np.ndarray) -> None:
     """Where nothing moved or nothing was traded, in place of 0 / 0 and of the rounding of sums that run on."""
+    _, high, low, close, volume = bars
     still = (close[1:] == close[:-1]) | (typical[1:] == typical[:-1]) | (high[1:] == low[1:]) | (volume[1:] == 0)
     if not still[::_SHORTEST_STRETCH].any():  # a stretch that long holds one of these rows
         return
@@ -237,8 +279,10 @@ def _define_still_stretches(
     def constant(values: np.ndarray, sessions: int) -> np.ndarray:
         return talib.MAX(values, sessions) == talib.MIN(values, sessions)
 
-    def define(name: str, where: np.ndarray, value: float) -> None:
-        into[name] = np.where(where & ~np.isnan(into[name]), value, into[name])
+    def define(name: str, where: np.ndarray, value: float, warm: bool = True) -> None:
+        row = into[name]
+        here = into.tail(where)
+        row[here & ~np.isnan(row) if warm else here] = value
 
     no_range = talib.MAX(high, 14) == talib.MIN(low, 14)
     define("rsi_14", constant(close, 15), _NO_RANGE)
@@ -251,12 +295,11 @@ def _define_still_stretches(
     # The mean of equal prices can differ from them by its rounding, which CCI would magnify.
     define("cci_20", constant(typical, 20), 0.0)
     define("bb_percent_b_20", constant(close, 20), np.nan)
-    into["bb_bandwidth_20"] = np.where(constant(close, 20), 0.0, into["bb_bandwidth_20"])
+    define("bb_bandwidth_20", constant(close, 20), 0.0, warm=False)
     for sessions in (20, 60):
         define(f"hist_vol_{sessions}", constant(close, sessions + 1), 0.0)
-    into["vol_ratio_20_60"] = into["hist_vol_20"] / into["hist_vol_60"]
-    no_spread = talib.MAX(high - low, 20) == 0
-    into["parkinson_vol_20"] = np.where(no_spread, 0.0, into["parkinson_vol_20"])
+    into.ratio("vol_ratio_20_60", into["hist_vol_20"], into["hist_vol_60"])
+    define("parkinson_vol_20", talib.MAX(high - low, 20) == 0, 0.0, warm=False)
     nothing_traded = talib.MAX(volume, 20) == 0
     for name in ("obv_slope_20", "close_to_vwap_20", "volume_to_sma_20", "cmf_20"):
         define(name, nothing_traded, np.nan)

@@ -218,3 +218,11 @@ def test_missing_sessions_are_rows_that_do_not_exist(seed: int, gone: set[int]) 
     check_missing(kept, found)
     dense = technical(kept.set_axis(SESSIONS[: len(kept)].rename("date")))
     np.testing.assert_array_equal(found.to_numpy(), dense.to_numpy())
+
+
+@given(bars=BARS, last=st.sampled_from([1, 2, 21, 252, 10_000]))
+@settings(max_examples=60, deadline=None)
+def test_the_last_sessions_alone_are_those_of_all_history(bars: pd.DataFrame, last: int) -> None:
+    whole = technical(bars).iloc[-last:]
+    alone = TechnicalFeatureCalculator().calculate(FeatureInputs(bars), last=last)
+    pd.testing.assert_frame_equal(alone, whole, rtol=1e-8, atol=1e-8, check_freq=False)
