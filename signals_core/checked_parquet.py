@@ -27,7 +27,8 @@ def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any
         frame: sorted by date. If all columns are float64 they are stored as float32.
         description: what the file says of itself, beside the checksums of its columns; see `read_description`.
     """
-    table, checksums = _as_table(frame)
+    floats = set(frame.dtypes.to_numpy()) in ({np.dtype("float32")}, {np.dtype("float64")})
+    table, checksums = _as_float_table(frame) if floats else _as_table(frame)
     # Parquet's own checksums cover its pages, not what says where they are and what they mean.
     text = json.dumps({**description, "checksums": checksums}, sort_keys=True).encode()
     file = pa.BufferOutputStream()  # one write to the disk, not two a column
@@ -39,7 +40,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, description: Mapping[str, Any
         use_dictionary=False,
         write_statistics=["date"],
         compression="none",
-        store_schema=not _is_floats(frame),
+        store_schema=not floats,
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(text).encode()})
@@ -85,36 +86,28 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def _as_table(frame: pd.DataFrame) -> tuple[pa.Table, dict[str, str]]:
     """The table, and the checksums of its columns as `_checksums` finds them."""
-    names = frame.columns.tolist()
-    dates = pa.array(frame.index.to_numpy())
-    if _is_floats(frame):  # no look-up of a column by its name
-        columns, found = _float_columns(frame.to_numpy())
-        checksums = {"date": _column_checksum(dates), **dict(zip(names, found, strict=True))}
-        return pa.Table.from_arrays([dates, *columns], ["date", *names]), checksums
-    table = pa.Table.from_arrays(
-        [dates, *(pa.array(frame[name].to_numpy(), from_pandas=True) for name in names)], ["date", *names]
-    )
+    values = [frame.index.to_numpy(), *(frame[name].to_numpy() for name in frame)]
+    table = pa.Table.from_arrays([pa.array(own, from_pandas=True) for own in values], ["date", *frame.columns])
     return table, _checksums(table)
 
 
-def _is_floats(frame: pd.DataFrame) -> bool:
-    return set(frame.dtypes) in ({np.dtype("float32")}, {np.dtype("float64")})
-
-
-def _float_columns(values: np.ndarray) -> tuple[list[pa.Array], list[str]]:
-    """Columns of (n, k) floats as float32, NaN as null, and the checksum of each."""
-    block = np.array(values.T, dtype="float32", order="C")
+def _as_float_table(frame: pd.DataFrame) -> tuple[pa.Table, dict[str, str]]:
+    """`_as_table` of float columns, as float32: one block, no look-up of a column by its name."""
+    block = np.array(frame.to_numpy().T, dtype="float32", order="C")
     gaps = np.isnan(block.sum(axis=1))  # infinities may add up to NaN too: those columns only take longer
     if gaps.any():
         block[np.isnan(block)] = np.nan  # of the many NaNs the one that Parquet gives back
-    whole, rows = pa.py_buffer(block), block.shape[1]
+    whole, rows, kind = pa.py_buffer(block), block.shape[1], pa.float32()
     columns = [
         pa.array(own, from_pandas=True)
         if gap
-        else pa.Array.from_buffers(pa.float32(), rows, [None, whole.slice(at * own.nbytes, own.nbytes)], 0)
+        else pa.Array.from_buffers(kind, rows, [None, whole.slice(at * own.nbytes, own.nbytes)], 0)
         for at, (own, gap) in enumerate(zip(block, gaps.tolist(), strict=True))
     ]
-    return columns, [f"float {_checksum(own)}" for own in block]
+    names, dates = frame.columns.tolist(), pa.array(frame.index.to_numpy())
+    checksums = {name: f"{kind} {_checksum(own)}" for name, own in zip(names, block, strict=True)}
+    table = pa.Table.from_arrays([dates, *columns], ["date", *names])
+    return table, {"date": _column_checksum(dates), **checksums}
 
 
 def _checksums(table: pa.Table) -> dict[str, str]:
