@@ -20,7 +20,7 @@ from signals_core.features.inputs import DataProvider, FeatureInputs
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.features.temporal import TemporalFeatureCalculator
 from signals_core.frame_store import EVER, Current, FrameStore, Month, months_of, overlaps
-from signals_core.market_data.schemas import validate_bars
+from signals_core.market_data.schemas import validate_bars, validate_facts
 from signals_core.provenance import PrefixDigester, digest, outermost_package, source_digest
 
 _log = logging.getLogger(__name__)
@@ -121,13 +121,21 @@ class FeatureStore:
             what was knowable at the close of t.
 
         Raises:
-            DataError: bars break their schema, or a date is no session of the exchange.
+            DataError: bars or facts break their schema, or a date is no session of the exchange.
         """
         bars = validate_bars(bars, symbol)
         try:
             session_closes(self._calendar, pd.DatetimeIndex(bars.index))
         except KeyError as error:
             raise DataError(f"bars of {symbol}: {error.args[0]}; leave the row out, or set exchange.calendar") from None
+        facts = {
+            "fundamentals": fundamentals,
+            "insider_transactions": insider_transactions,
+            "short_interest": short_interest,
+        }
+        for dataset, frame in facts.items():
+            if frame is not None and not frame.empty:
+                validate_facts(dataset, frame, symbol)
         inputs = FeatureInputs(
             bars,
             spy_bars,

@@ -86,3 +86,41 @@ def high_too_low(bars: pd.DataFrame) -> pd.Series:
 def low_too_high(bars: pd.DataFrame) -> pd.Series:
     """Rows whose low is above open or close, by more than rounding."""
     return bars["low"] * (1 - _RELATIVE_TOLERANCE) > bars[["open", "close"]].min(axis=1)
+
+
+_FACT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "fundamentals": ("available_at", "period_end"),
+    "insider_transactions": ("available_at", "code", "shares", "price"),
+    "short_interest": ("available_at", "settlement_date", "shares_short"),
+}
+"""What features cannot do without; a value that a source does not have may be absent."""
+
+_MOMENTS = ("available_at", "period_end", "transaction_date", "settlement_date")
+
+
+def validate_facts(dataset: str, facts: pd.DataFrame, symbol: str) -> pd.DataFrame:
+    """Return `facts` unchanged if features can be computed from them.
+
+    Args:
+        dataset: fundamentals, insider_transactions or short_interest.
+
+    Raises:
+        DataError: a column lacks, or a moment is not tz-naive (UTC); names it, and what to do.
+    """
+    absent = [name for name in _FACT_COLUMNS[dataset] if name not in facts]
+    if absent:
+        raise DataError(f"{dataset} of {symbol}: no column {', '.join(absent)}; there are {', '.join(facts.columns)}")
+    for name in _MOMENTS:
+        if name not in facts:
+            continue
+        kind = facts[name].dtype
+        if getattr(kind, "tz", None) is not None:
+            raise DataError(
+                f'{dataset} of {symbol}: {name} has a time zone; use .dt.tz_convert("UTC").dt.tz_localize(None)'
+            )
+        if kind.kind != "M":
+            raise DataError(f"{dataset} of {symbol}: {name} is of type {kind}, not of dates: use pandas.to_datetime")
+    if facts["available_at"].isna().any():
+        row = facts.index[facts["available_at"].isna()][0]
+        raise DataError(f"{dataset} of {symbol}: available_at is missing at row {row}; leave the row out")
+    return facts

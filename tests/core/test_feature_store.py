@@ -187,6 +187,34 @@ def test_bars_that_break_the_schema_are_refused(store: FeatureStore, inputs: Fea
         store.compute_features("AAA", inputs.bars.iloc[::-1])
 
 
+def facts_of(**changes: object) -> pd.DataFrame:
+    moments = pd.to_datetime(["2021-01-04", "2021-02-01"])
+    columns = {"available_at": moments, "settlement_date": moments, "shares_short": 5.0, "avg_daily_volume": 1.0}
+    return pd.DataFrame(columns | changes)
+
+
+@pytest.mark.parametrize(
+    ("reports", "reason"),
+    [
+        (
+            facts_of().drop(columns=["settlement_date", "shares_short"]),
+            "no column settlement_date, shares_short; there",
+        ),
+        (facts_of(available_at=facts_of()["available_at"].dt.tz_localize("UTC")), "available_at has a time zone; use"),
+        (
+            facts_of(settlement_date=["2021-01-04", "2021-02-01"]),
+            "settlement_date is of type .*: use pandas.to_datetime",
+        ),
+        (facts_of(available_at=pd.to_datetime(["2021-01-04", None])), "available_at is missing at row 1; leave"),
+    ],
+)
+def test_facts_that_features_cannot_be_computed_from_are_refused(
+    store: FeatureStore, inputs: FeatureInputs, reports: pd.DataFrame, reason: str
+) -> None:
+    with pytest.raises(DataError, match=f"short_interest of AAA: {reason}"):
+        store.compute_features("AAA", inputs.bars, short_interest=reports)
+
+
 def test_get_features_has_symbol_and_date_as_index(workspace: Workspace) -> None:
     ingest_bars(workspace.market, workspace.bar_provider("AAA"), ["AAA", "BBB", "SPY", "XLK"], "XNYS")
     found = workspace.features.get_features(["AAA", "BBB"], date(2021, 2, 10), date(2021, 3, 10), workspace)
