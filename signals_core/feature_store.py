@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from importlib.metadata import version as library_version
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from signals_core.market_data.schemas import validate_bars, validate_facts
 from signals_core.provenance import PrefixDigester, digest, outermost_package, source_digest
 
 _log = logging.getLogger(__name__)
+
+_LIBRARIES = ("TA-Lib", "exchange_calendars")
+"""Whose another version may say something else of the same bars."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class FeatureStore:
             )
         modules = sorted({outermost_package(own.compute.__module__) for own in custom})
         self._settings = digest(calendar, dict(sorted((max_age_days or {}).items())))
-        self._code = digest(source_digest("signals_core.features", *modules), self._settings)
+        source = source_digest("signals_core.features", "signals_core.calendar", *modules)
+        self._code = digest(source, [library_version(name) for name in _LIBRARIES], self._settings)
         description = {
             "catalogue": digest([f"{f.name} = {f.formula}" for f in self.catalog.values()]),
             "settings": self._settings,
