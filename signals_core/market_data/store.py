@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from signals_core.calendar import DATE_UNIT
+from signals_core.calendar import DATE_UNIT, exchange_calendar
 from signals_core.errors import DataError, ServiceDown
 from signals_core.market_data.availability import close_of_date
 from signals_core.market_data.database import Database, insert, lock_writers
@@ -251,6 +251,25 @@ class MarketStore:
         query = sa.select(each.c.symbol, sa.func.sum(each.c.later)).group_by(each.c.symbol)
         with self.database.read() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(query) if row[1]}
+
+    def late_moments(self) -> np.ndarray:
+        """The distinct moments (n,), sorted UTC, at which a bar, action or membership of an earlier day became known.
+
+        Between two of them the store says the same of a session ever after its close. Facts are not among them:
+        features read each version of a fact from its own moment on.
+        """
+        found: set[np.datetime64] = set()
+        for item in (BARS, CORPORATE_ACTIONS, UNIVERSE_MEMBERSHIP):
+            about, known = item.table.c[item.date], item.table.c[AVAILABLE_AT]
+            with self.database.read() as connection:
+                rows = connection.execute(sa.select(about, known).distinct()).all()
+            if not rows:
+                continue
+            days, moments = (np.array(column, dtype=f"datetime64[{DATE_UNIT}]") for column in zip(*rows, strict=True))
+            sessions = exchange_calendar(self._calendar).sessions.to_numpy()  # intervals may begin before them
+            timely = close_of_date(np.clip(days, sessions[0], sessions[-1]), self._calendar)
+            found |= set(moments[moments > timely.to_numpy()])
+        return np.array(sorted(found), dtype=f"datetime64[{DATE_UNIT}]")
 
     def rejected(self, dataset: str, symbol: str | None = None) -> pd.DataFrame:
         """Rows of a dataset's source that were refused: columns symbol, row, item, reason."""
