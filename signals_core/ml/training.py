@@ -23,7 +23,7 @@ from signals_core.ml.bundle import (
 )
 from signals_core.ml.feature_groups import group_columns
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_and_choose, fit_calibrator
-from signals_core.ml.gate import Decision, decide
+from signals_core.ml.gate import CalibrationError, Decision, decide
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.registry import Version
 from signals_core.ml.reliability import BINS, ReliabilityBin, reliability
@@ -275,16 +275,25 @@ def _judge(workspace: Workspace, version: Version, by: str) -> Version:
 def judge(workspace: Workspace, version: Version, champion: Version | None) -> Decision:
     """The gate's decision about a registered version against the one in service, without acting on it."""
     settings = workspace.settings
-    out_of_fold = read_frame(workspace.models / version.model_path, "out_of_fold")
-    champion_loss = None
+    folder = workspace.models / version.model_path
+    out_of_fold = read_frame(folder, "out_of_fold")
+    calibration, horizon = _calibration_error(version), settings.ml.prediction_horizon
+    champion_loss, age = None, 0
     if champion is not None and champion.version_id != version.version_id:
         try:
             serving = workspace.registry.load_active(version.scope)
             champion_loss = _champion_losses(workspace, serving, out_of_fold)
+            trained = [date.fromisoformat(item["as_of"]) for item in (serving.manifest, read_manifest(folder))]
+            age = (trained[1] - trained[0]).days
         except (BundleError, DataError) as error:  # damaged, or in need of a feature that is gone
-            decision = decide(row_losses(out_of_fold), None, settings.ml.prediction_horizon, settings.gate)
+            decision = decide(row_losses(out_of_fold), None, horizon, settings.gate, calibration)
             return replace(decision, reason=f"the model in service cannot serve ({error}); {decision.reason}")
-    return decide(row_losses(out_of_fold), champion_loss, settings.ml.prediction_horizon, settings.gate)
+    return decide(row_losses(out_of_fold), champion_loss, horizon, settings.gate, calibration, age)
+
+
+def _calibration_error(version: Version) -> CalibrationError | None:
+    found = [version.metrics.get(name) for name in ("classwise_ece", "classwise_ece_chance_high")]
+    return None if None in found else CalibrationError(*found)  # type: ignore[arg-type]
 
 
 def _champion_losses(workspace: Workspace, model: Model, challenger: pd.DataFrame) -> pd.Series:

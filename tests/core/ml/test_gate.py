@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from signals_core.ml.gate import decide
+from signals_core.ml.gate import CalibrationError, decide
 from signals_core.settings import GateSettings
 
 GATE = GateSettings(max_z=1.645, min_dates=60)
@@ -71,6 +71,49 @@ def test_identical_predictions_leave_the_champion_in_service_even_without_a_marg
 def test_the_floor_holds_also_for_a_challenger_that_beats_the_champion():
     decision = decide(losses(-0.05), losses(-0.2, seed=1)["model"], 5, GATE)
     assert (decision.promote, decision.passes_floor) == (False, False)
+
+
+@pytest.mark.parametrize(("age", "promoted"), [(27, False), (28, True)])
+def test_an_old_champion_gives_way_to_a_model_that_is_not_worse(age, promoted):
+    challenger = losses(0.05)
+    decision = decide(challenger, challenger["model"], 5, GATE, champion_age_days=age)
+    assert decision.promote is promoted
+    assert not promoted or "not worse than the champion, which was trained 28 days earlier" in decision.reason
+
+
+@pytest.mark.parametrize(("disadvantage", "promoted"), [(0.0002, True), (0.0015, False)])
+def test_not_worse_is_what_lies_within_the_margin_with_confidence(disadvantage, promoted):
+    champion = losses(0.05, noise=0.001)
+    challenger = champion.assign(model=champion["model"] + disadvantage)
+    decision = decide(challenger, champion["model"], 5, GATE, champion_age_days=100)
+    assert decision.promote is promoted
+    literal = GateSettings(max_z=1.645, min_dates=60, refresh_after_days=None)
+    assert not decide(challenger, champion["model"], 5, literal, champion_age_days=100).promote
+
+
+def test_a_difference_that_may_be_large_is_not_equality():
+    challenger, champion = losses(0.05, noise=0.2), losses(0.05, noise=0.2, seed=1)
+    assert not decide(challenger, champion["model"], 5, GATE, champion_age_days=100).promote
+
+
+@pytest.mark.parametrize(("error", "chance", "passes"), [(0.049, 0.02, True), (0.06, 0.02, False), (0.06, 0.07, True)])
+def test_probabilities_that_are_off_do_not_serve(error, chance, passes):
+    decision = decide(losses(0.05), None, 5, GATE, CalibrationError(error, chance))
+    assert (decision.promote, decision.passes_floor) == (passes, passes)
+    assert passes or "off by 0.060 on average (classwise); gate.max_calibration_error is 0.05" in decision.reason
+
+
+def test_a_loss_above_the_floor_does_not_serve_even_if_it_may_be_chance():
+    decision = decide(losses(-0.05), None, 5, GateSettings(max_z=10_000, min_dates=60))
+    assert (decision.promote, decision.passes_floor) == (False, False)
+    assert "by more than gate.max_loss (0.01)" in decision.reason
+
+
+def test_the_interval_is_kept_and_shown():
+    decision = decide(losses(0.0), None, 5, GATE)
+    low, high = decision.evidence["gain_over_prior"]["interval_95"]
+    assert low < decision.evidence["gain_over_prior"]["mean"] < high
+    assert f"(95 %: {low:+.4f} … {high:+.4f})" in decision.reason
 
 
 @pytest.mark.parametrize(("dates", "promoted"), [(59, False), (60, True)])
