@@ -102,7 +102,7 @@ class _Hiding(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Every record passes, without the secrets."""
         text = record.getMessage()
-        for secret in self._secrets:
+        for secret in sorted(self._secrets, key=len, reverse=True):
             if secret in text:
                 text = text.replace(secret, _HIDDEN)
                 record.msg, record.args, record.exc_info = text, None, None

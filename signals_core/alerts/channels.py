@@ -5,6 +5,7 @@ The addresses of both services hold the secret. It is taken out of every error a
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,16 +29,13 @@ _REQUESTS_PER_SECOND = 1
 _TIMEOUT_SECONDS = 10
 _LONGEST_REASON = 200
 _SHORTEST_KEY = 8
-"""A shorter last part of a path is no key, and hiding it would garble every text."""
+"""A shorter part of an address is no key, and hiding it would garble every text."""
 _log = logging.getLogger("signals_core.alerts")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Channel(Protocol):
     """Takes messages to people."""
-
-    secrets: tuple[str, ...]
-    """What must never be shown."""
 
     def send(self, message: Message) -> None:
         """Deliver a message.
@@ -50,8 +48,6 @@ class Channel(Protocol):
 class LogChannel:
     """The log of the process, by the logger `signals_core.alerts`."""
 
-    secrets: tuple[str, ...] = ()
-
     def send(self, message: Message) -> None:
         """One record."""
         level = logging.INFO if message.over_at is not None else _LEVELS[message.alert.severity]
@@ -61,12 +57,8 @@ class LogChannel:
 class SlackChannel:
     """An incoming webhook of Slack."""
 
-    def __init__(self, webhook_url: SecretStr, open_client: Callable[[Conventions], HttpClient]) -> None:
-        self._url = webhook_url
-        path = urlsplit(webhook_url.get_secret_value()).path.strip("/")
-        key = path.rpartition("/")[2]
-        self.secrets: tuple[str, ...] = (path, key) if len(key) >= _SHORTEST_KEY else (path,)
-        self._client = open_client(_SlackConventions(self.secrets))
+    def __init__(self, webhook_url: SecretStr, client: HttpClient) -> None:
+        self._url, self._client = webhook_url, client
 
     def send(self, message: Message) -> None:
         """Post it; Slack answers `ok`."""
@@ -77,13 +69,8 @@ class SlackChannel:
 class TelegramChannel:
     """A chat that a bot of Telegram writes to."""
 
-    def __init__(
-        self, token: SecretStr, chat_id: str, api: str, open_client: Callable[[Conventions], HttpClient]
-    ) -> None:
-        self._token, self._chat_id, self._api = token, chat_id, api
-        number, _, key = token.get_secret_value().partition(":")
-        self.secrets: tuple[str, ...] = (token.get_secret_value(), f"{number}%3A{key}", key)
-        self._client = open_client(_TelegramConventions(self.secrets))
+    def __init__(self, token: SecretStr, chat_id: str, api: str, client: HttpClient) -> None:
+        self._token, self._chat_id, self._api, self._client = token, chat_id, api, client
 
     def send(self, message: Message) -> None:
         """Send it as plain text; Telegram answers `{"ok": true, ...}`."""
@@ -104,23 +91,36 @@ def open_channels(
         sleep: waits that many seconds.
         clock: seconds since 1970.
     """
+    secrets = secrets_of(settings)
 
-    def client(name: str) -> Callable[[Conventions], HttpClient]:
+    def client(name: str, conventions: Conventions) -> HttpClient:
         patience = settings.give_up_seconds
-        return lambda conventions: HttpClient(
+        return HttpClient(
             "signals", _REQUESTS_PER_SECOND, folder / f"{name}.pace", timeout_seconds=min(_TIMEOUT_SECONDS, patience),
-            longest_wait_seconds=patience, give_up_seconds=patience, conventions=conventions, sleep=sleep, clock=clock,
+            longest_wait_seconds=math.inf, give_up_seconds=patience, conventions=conventions, sleep=sleep, clock=clock,
         )  # fmt: skip
 
     def opened(name: ChannelName) -> Channel:
         if name == "slack" and settings.slack_webhook_url is not None:
-            return SlackChannel(settings.slack_webhook_url, client(name))
-        if name == "telegram" and settings.telegram_token is not None:
-            chat = settings.telegram_chat_id or ""
-            return TelegramChannel(settings.telegram_token, chat, settings.telegram_api, client(name))
+            return SlackChannel(settings.slack_webhook_url, client(name, _SlackConventions(secrets)))
+        if name == "telegram" and settings.telegram_token is not None and settings.telegram_chat_id is not None:
+            telegram = client(name, _TelegramConventions(secrets))
+            return TelegramChannel(settings.telegram_token, settings.telegram_chat_id, settings.telegram_api, telegram)
         return LogChannel()
 
     return {name: opened(name) for name in settings.channels}
+
+
+def secrets_of(settings: AlertSettings) -> tuple[str, ...]:
+    """What must never be shown, the longest first: whole, and the part that alone is the key."""
+    found = []
+    if settings.slack_webhook_url is not None:
+        path = urlsplit(settings.slack_webhook_url.get_secret_value()).path.strip("/")
+        found += [path, path.rpartition("/")[2]]
+    if settings.telegram_token is not None:
+        number, _, key = settings.telegram_token.get_secret_value().partition(":")
+        found += [f"{number}:{key}", f"{number}%3A{key}", key]
+    return tuple(sorted((text for text in found if len(text) >= _SHORTEST_KEY), key=len, reverse=True))
 
 
 class _ChannelConventions(Conventions):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from signals_core.alerts.alert import SEVERITIES, Alert, Message
-from signals_core.alerts.channels import Channel, open_channels
+from signals_core.alerts.channels import Channel, open_channels, secrets_of
 from signals_core.alerts.records import Delivery, Record, RecordFile, State
 from signals_core.errors import ChannelError, SettingsError
 from signals_core.events import EventStream
@@ -103,7 +103,7 @@ class AlertManager:
         if channel is not None and channel not in self._channels:
             raise SettingsError(f"{channel} is not in alerts.channels ({', '.join(self._channels)}): add it there")
         alert = Alert(
-            "test", "info", "this is a test", "signals", self._moment(self._clock()),
+            "test", "warning", "this is a test", "signals", self._moment(self._clock()),
             "somebody ran `signals alerts test`", "nothing: messages arrive here",
         )  # fmt: skip
         chosen = self._channels if channel is None else {channel: self._channels[channel]}
@@ -249,9 +249,8 @@ class AlertManager:
         )  # fmt: skip
 
     def _hidden(self, text: str) -> str:
-        for channel in self._channels.values():
-            for secret in channel.secrets:
-                text = text.replace(secret, "***")
+        for secret in secrets_of(self._settings):
+            text = text.replace(secret, "***")
         return text
 
 

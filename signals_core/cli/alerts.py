@@ -16,8 +16,8 @@ app = typer.Typer(no_args_is_help=True, help="Messages to Slack, Telegram or the
 _UNREACHABLE = 5
 
 
-@app.command()
-def test(
+@app.command("test")
+def send_test(
     channel: Annotated[str | None, typer.Option("--channel", help="log, slack or telegram; default: all.")] = None,
     as_json: Json = False,
 ) -> None:
