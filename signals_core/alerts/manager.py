@@ -19,6 +19,8 @@ from signals_core.errors import ChannelError, SettingsError
 from signals_core.events import EventStream
 from signals_core.settings import AlertSettings
 
+_MANY = 5
+"""More than that at once are one message: five hundred symbols without bars are one fact."""
 _log = logging.getLogger(__name__)
 
 
@@ -191,7 +193,7 @@ class AlertManager:
             room = health.room(now, self._settings.max_per_hour)
             if not waiting or room <= 0:
                 return None
-            chosen = waiting if room == 1 else waiting[:1]
+            chosen = waiting if room == 1 or len(waiting) > _MANY else waiting[:1]
             for record in chosen:
                 for delivery in _of(record, name):
                     delivery.state, delivery.at = "sending", now
@@ -216,7 +218,7 @@ class AlertManager:
         alert = Alert(
             "summary", severity, f"{len(records)} alerts in one message", "signals",
             self._moment(min(r.opened_at for r in records)),
-            f"more than alerts.max_per_hour ({self._settings.max_per_hour}):\n" + "\n".join(lines),
+            f"together, being many or above alerts.max_per_hour ({self._settings.max_per_hour}):\n" + "\n".join(lines),
             "`signals alerts list` shows each in full",
         )  # fmt: skip
         return Message(alert, link=self._link(alert))

@@ -217,6 +217,15 @@ def _hours(span: timedelta) -> str:
     return f"{span.total_seconds() / 3600:.1f} h"
 
 
+def decide_all(workspace: "Workspace", history: Sequence[Retrain]) -> list[Decision]:
+    """`decide` for every scope, of what is stored now."""
+    limits, staleness_days = workspace.settings.retraining, workspace.settings.ml.model_staleness_days
+    return [
+        decide(read_symptoms(workspace, scope), history, workspace.now, limits, staleness_days)
+        for scope in workspace.settings.ml.scopes
+    ]
+
+
 def read_symptoms(workspace: "Workspace", scope: Scope) -> Symptoms:
     """The symptoms of a scope, from its stored drift reports and the registry."""
     from signals_core.ml.monitoring import DriftStore

@@ -152,7 +152,7 @@ def test_no_hour_holds_more_than_the_limit_and_nothing_is_dropped(server: Loopba
     assert max(sum(moment <= other < moment + HOUR for other in moments) for moment in moments) <= 5
     everything = "\n".join(texts(server, WEBHOOK_PATH))
     assert [everything.count(f"event {number:02}") for number in range(40)] == [1] * 40
-    assert "more than alerts.max_per_hour (5)" in everything
+    assert "being many or above alerts.max_per_hour (5)" in everything
     assert {d.state for r in made("slack").records() for d in r.beginning.values()} == {"sent"}
 
 
