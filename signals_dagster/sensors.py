@@ -4,6 +4,7 @@ All four ask the same question of the same records, and each acts on the answer 
 act on one scope at once. Dagster remembers a run key for ever: the decision's names the episode and the cool-down.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,8 @@ from signals_dagster.retrains import REQUESTED_AT_TAG, retrains_on_record
 
 _RUNNING = SETTINGS.automation.default_status == "running"
 STATUS = dg.DefaultSensorStatus.RUNNING if _RUNNING else dg.DefaultSensorStatus.STOPPED
+_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
+"""Of the class of an error, before its name."""
 _SCHEDULED: list[Any] = [weekly_retrain_job, daily_signals_job, daily_bars_job, fundamentals_job, altdata_job]
 
 
@@ -117,7 +120,7 @@ def _root_reason(context: dg.RunFailureSensorContext) -> str:
         while error is not None and error.cause is not None:
             error = error.cause
         if error is not None:
-            return f"{event.step_key}: {error.message.strip()}"
+            return f"{event.step_key}: {_MODULE.sub('', error.message.strip())}"
     return context.failure_event.message or "the run failed without a step that did"
 
 

@@ -144,6 +144,7 @@ def of_quality(report: "QualityReport") -> list[Alert]:
     for bars in report.bars:
         wrong = [
             *([bars.problem] if bars.problem else []),
+            *(["no bars are stored"] if not bars.sessions else []),
             *([f"the last bar is {bars.behind} sessions behind"] if bars.behind else []),
             *([f"{bars.missing} sessions are missing"] if bars.missing else []),
             *([f"{bars.rejected} rows refused"] if bars.rejected else []),
