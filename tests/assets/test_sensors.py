@@ -309,3 +309,25 @@ def test_bad_data_are_told_by_the_quality_report_and_no_secret_reaches_dagster(
     assert "status 401, Unauthorized" in records["channel/telegram"].alert.reason
     out, err = capfd.readouterr()
     assert [secret for secret in SECRETS if secret in kept + out + err] == []
+
+
+@pytest.mark.slow
+def test_a_cause_goes_from_the_sensor_to_the_run_to_the_manifest_of_its_scope_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The retrain of UNIVERSE alone; AAA has no model before and none after."""
+    monkeypatch.setenv("SIGNALS_HOME", str(project))
+    cause = "drift: UNIVERSE since 2022-06-29: 14 of 55 features drift beyond their own history"
+    tags = {CAUSE_TAG: cause, SCOPE_TAG: "UNIVERSE"}
+    resources = {"workspace": WorkspaceResource(home=str(project))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = weekly_retrain_job.execute_in_process(instance=instance, tags=tags, resources=resources)
+        assert done.success
+        trained = instance.get_runs(dg.RunsFilter(job_name="model_job"))
+        assert [run.tags[CAUSE_TAG] for run in trained] == [cause]
+        windows = instance.get_materialized_partitions(dg.AssetKey("validation_windows"))
+        assert {key.partition("|")[2] for key in windows} == {"UNIVERSE"}
+    with Workspace(load_settings(project)) as workspace:
+        (version,) = workspace.registry.list_versions()
+        manifest = json.loads((workspace.models / version.model_path / "manifest.json").read_text())
+    assert (version.scope, manifest["scope"], manifest["cause"]) == ("UNIVERSE", "UNIVERSE", cause)
