@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signals_core.errors import ServiceDown
-from signals_core.files import append_line, locked, write_bytes_atomic
+from signals_core.files import locked, write_bytes_atomic
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -54,9 +54,7 @@ class EventStream:
     def publish(self, kind: str, payload: Mapping[str, Any]) -> bool:
         """Append an event, after those that wait; False if it waits too."""
         with locked(self._lock):
-            entries = [*self._entries(), _entry(kind, payload)]
-            append_line(self._waiting, json.dumps(entries[-1]))
-            return self._send(entries)
+            return self._send([*self._entries(), _entry(kind, payload)])
 
     def send_waiting(self) -> bool:
         """Append the events that wait; False if they still do."""
@@ -93,9 +91,7 @@ class EventStream:
     def _entries(self) -> list[dict[str, str]]:
         if not self._waiting.exists():
             return []
-        # What follows the last newline was cut short by a power failure and never acknowledged.
-        *lines, _ = self._waiting.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in self._waiting.read_bytes().splitlines()]
 
 
 def _entry(kind: str, payload: Mapping[str, Any]) -> dict[str, str]:

@@ -81,11 +81,12 @@ class AlertManager:
     def settle(self, source: str, current: Sequence[Alert], note: str = "") -> None:
         """Begin the episodes that are `current`, and end all others whose names begin with `source`."""
         names = {alert.episode for alert in current}
-        for record in self._file.read().records:
-            if record.open and record.alert.episode.startswith(source) and record.alert.episode not in names:
-                self._close(record.alert.episode, note)
-        for alert in current:
-            self._open(alert, lasting=True)
+        with self._file.changing() as state:
+            for record in state.records:
+                if record.open and record.alert.episode.startswith(source) and record.alert.episode not in names:
+                    self._close_in(record, note)
+            for alert in current:
+                self._open_in(state, alert, lasting=True, channels=list(self._channels))
         self.deliver()
 
     def deliver(self) -> None:
@@ -122,31 +123,34 @@ class AlertManager:
         return {name: h.problem for name, h in self._file.read().channels.items() if h.problem is not None}
 
     def _open(self, alert: Alert, lasting: bool, channels: Sequence[str] | None = None) -> bool:
-        alert = self._without_secrets(alert)
         with self._file.changing() as state:
-            if (state.open_record(alert.episode) if lasting else state.latest(alert.episode)) is not None:
-                return False
-            told = SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity)
-            names = (self._channels if channels is None else channels) if told else ()
-            now = self._clock()
-            record = Record(
-                alert, now, None if lasting else now, lasting, beginning={n: Delivery(at=now) for n in names}
-            )
-            state.records.append(record)
-            # Before the record is written: a crash tells other programs twice rather than never.
-            self._publish("alert", record)
+            return self._open_in(state, alert, lasting, list(self._channels) if channels is None else channels)
+
+    def _open_in(self, state: State, alert: Alert, lasting: bool, channels: Sequence[str]) -> bool:
+        alert = self._without_secrets(alert)
+        if (state.open_record(alert.episode) if lasting else state.latest(alert.episode)) is not None:
+            return False
+        told = SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity)
+        now = self._clock()
+        beginning = {name: Delivery(at=now) for name in channels} if told else {}
+        record = Record(alert, now, None if lasting else now, lasting, beginning=beginning)
+        state.records.append(record)
+        # Before the record is written: a crash tells other programs twice rather than never.
+        self._publish("alert", record)
         return True
 
     def _close(self, episode: str, note: str) -> bool:
         with self._file.changing() as state:
             record = state.open_record(episode)
-            if record is None:
-                return False
-            record.over_at, record.note = self._clock(), self._hidden(note)
-            # Who has not had the beginning yet gets both in one message.
-            record.end = {n: Delivery(at=record.over_at) for n, d in record.beginning.items() if d.state != "waiting"}
-            self._publish("alert_over", record)
-        return True
+            if record is not None:
+                self._close_in(record, note)
+        return record is not None
+
+    def _close_in(self, record: Record, note: str) -> None:
+        record.over_at, record.note = self._clock(), self._hidden(note)
+        # Who has not had the beginning yet gets both in one message.
+        record.end = {n: Delivery(at=record.over_at) for n, d in record.beginning.items() if d.state != "waiting"}
+        self._publish("alert_over", record)
 
     def _deliver_to(self, name: str) -> bool:
         """Send what waits for a channel; True if there is something new to tell on the others."""

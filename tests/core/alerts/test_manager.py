@@ -314,3 +314,21 @@ def test_the_state_is_whole_after_a_kill_while_it_is_written(server: Loopback, m
     assert [r.alert.episode for r in made("log").records()] == ["a"]
     made("log").notify(alert("b"))
     assert [r.alert.episode for r in made("log").records()] == ["a", "b"]
+
+
+def test_hundreds_at_once_are_one_message(server: Loopback, made: Made):
+    many = [alert(f"data/bars of T{n:03}", scope=f"bars of T{n:03}") for n in range(500)]
+    made("slack", "telegram").settle("data/", many)
+    (text,) = texts(server, WEBHOOK_PATH)
+    assert text.startswith(":warning: *WARNING · signals: 500 alerts in one message*")
+    assert "bars of T000" in text
+    assert len(texts(server, TELEGRAM_PATH)) == 1
+    made("slack", "telegram").settle("data/", many[:1])
+    assert texts(server, WEBHOOK_PATH)[1].count("OVER · bars of T") > 10
+    assert [r.alert.episode for r in made("log").records() if r.open] == ["data/bars of T000"]
+
+
+def test_a_reason_of_broken_text_is_sent_and_kept(server: Loopback, made: Made):
+    made("slack", "telegram").notify(alert(reason="file \udce9\x00\u202e name"))
+    assert "file" in texts(server, WEBHOOK_PATH)[0]
+    assert made("slack").records()[0].alert.reason == "file \udce9\x00\u202e name"

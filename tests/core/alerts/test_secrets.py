@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from signals_core.alerts.alert import Message
 from signals_core.alerts.channels import open_channels
 from signals_core.errors import ChannelError, SettingsError
 from signals_core.settings_loading import load_settings
+from signals_core.workspace import Workspace
 from tests.core.alerts.services import (
     SECRETS,
     SLACK_BUSY,
@@ -194,23 +193,39 @@ def test_a_wrong_settings_file_is_refused_without_showing_it(project: Path, text
 def test_the_command_says_whether_messages_arrive_and_shows_no_secret(
     project: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ):
-    import os
+    from typer.testing import CliRunner
 
+    from signals_core.cli import app
+
+    for name, value in (environment(server) | {"SIGNALS_HOME": str(project)}).items():
+        monkeypatch.setenv(name, value)
     server.script(WEBHOOK_PATH, SLACK_OK)
     server.script(TELEGRAM_PATH, telegram_refusal(403, "Forbidden: bot was blocked by the user"))
-    environ = {**os.environ, **environment(server), "SIGNALS_HOME": str(project)}
 
-    def signals(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "signals_core.cli", *arguments]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-        assert_clean(done.stdout + done.stderr)
+    def signals(*arguments: str):
+        done = CliRunner().invoke(app, arguments)
+        assert_clean(done.output + done.stderr + whole_story(done.exception))
         return done
 
     tested = signals("alerts", "test", "--json")
-    assert tested.returncode == 5
+    assert tested.exit_code == 5
     outcomes = {row["channel"]: row["outcome"] for row in json.loads(tested.stdout)}
     assert (outcomes["slack"], outcomes["log"]) == ("accepted", "accepted")
     assert "403, Forbidden: bot was blocked by the user; unblock the bot" in outcomes["telegram"]
-    shown = signals("config", "show")
-    assert "alerts.telegram_token" in shown.stdout
-    assert signals("alerts", "list").returncode == 0
+    assert signals("alerts", "test", "--channel", "slack").exit_code == 0
+    wrong = signals("alerts", "test", "--channel", "pigeon").exception
+    assert isinstance(wrong, SettingsError)
+    assert wrong.exit_code == 2
+    assert "alerts.telegram_token" in signals("config", "show").stdout
+
+    with Workspace(load_settings(project)) as workspace:
+        workspace.alerts.notify(alert())
+        workspace.alerts.notify(alert("gate/v1", severity="info", title="promoted"), lasting=False)
+    (drift, fault, gate) = json.loads(signals("alerts", "list", "--json").stdout)
+    assert (drift["episode"], drift["over_at"], drift["beginning"]["slack"]["state"]) == (alert().episode, None, "sent")
+    assert "403, Forbidden" in drift["beginning"]["telegram"]["problem"]
+    assert (fault["scope"], gate["beginning"]) == ("channel telegram", {})
+    listed = signals("alerts", "list", "-n", "1").stdout
+    assert "promoted" in listed
+    assert "nobody" in listed
+    assert "drift" not in listed
