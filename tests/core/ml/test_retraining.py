@@ -1,7 +1,7 @@
 """The rule for retrains: asked a thousand times, under a clock that the test moves, with nothing remembered."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -236,9 +236,6 @@ def test_the_schedule_and_people_do_not_count_towards_the_limit_of_a_month():
     assert decide(drifting(START.date()), past, START, LIMITS, 14).cause == "drift"
 
 
-Reported = Callable[..., DriftReport]
-
-
 def report(day: str, episode: str | None = None, dead: bool = False, version: str = "v1") -> DriftReport:
     made = DriftReport("UNIVERSE", day, version, 120, 3000, [], bool(episode), episode, 0, None, False, "a verdict")
     if dead:
@@ -254,3 +251,27 @@ def test_alarms_come_from_the_report_with_the_day_they_began(tmp_path):
     assert alarms_of(report("2026-03-06"), store) == ()
     (dead,) = alarms_of(report("2026-03-06", dead=True), store)
     assert (dead.cause, dead.episode, dead.since) == ("performance", "v1:2026-03-06", date(2026, 3, 6))
+
+
+def test_a_dead_signal_began_with_the_unbroken_run_of_reports_of_its_model():
+    class Kept:
+        """Reports in memory."""
+
+        def __init__(self, *reports: DriftReport) -> None:
+            self._reports = {made.day: made for made in reports}
+
+        def days(self, scope: str) -> list[str]:
+            return sorted(self._reports)
+
+        def load(self, scope: str, day: str) -> DriftReport:
+            return self._reports[day]
+
+    def began(*reports: DriftReport) -> date:
+        (alarm,) = alarms_of(reports[-1], Kept(*reports))  # type: ignore[arg-type]
+        return alarm.since
+
+    days = [f"2026-03-{day:02}" for day in (2, 3, 4, 5)]
+    assert began(*(report(day, dead=True) for day in days)) == date(2026, 3, 2)
+    assert began(*(report(day, dead=day != days[1]) for day in days)) == date(2026, 3, 4)
+    other = [report(day, dead=True, version="v0" if day < days[3] else "v1") for day in days]
+    assert began(*other) == date(2026, 3, 5)
