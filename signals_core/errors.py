@@ -57,3 +57,13 @@ class ServiceDown(SignalsError):
     """A store is unreachable."""
 
     exit_code = 5
+
+
+class ChannelError(SignalsError):
+    """An alert channel did not take a message; the text never shows its secret."""
+
+    exit_code = 5
+
+    def __init__(self, text: str, transient: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.transient, self.retry_after = transient, retry_after

@@ -75,7 +75,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from None
+        # Not the error's own text: it quotes the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it holds characters that no YAML text has"
+        raise SettingsError(f"{path} is not valid YAML{where}: {problem}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must hold sections with keys, not a {type(content).__name__}")
     return content
@@ -172,8 +176,21 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{where}: there is no such setting; {_near_miss(location)}")
         else:
-            lines.append(f"{where}: {problem['msg']}, not {problem['input']!r}" if dotted else problem["msg"])
+            given = "" if _may_hold_secret(location) else f", not {problem['input']!r}"
+            lines.append(f"{where}: {problem['msg']}{given}" if dotted else problem["msg"])
     return "\n".join(lines)
+
+
+def _may_hold_secret(location: list[str]) -> bool:
+    """Whether the value at a location, or one inside it, is a secret."""
+    model: Any = Settings
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return False
+        model = fields[part].annotation
+    inner = getattr(model, "model_fields", {}).values()
+    return any("SecretStr" in str(annotation) for annotation in (model, *(field.annotation for field in inner)))
 
 
 def _near_miss(location: list[str]) -> str:

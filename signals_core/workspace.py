@@ -29,7 +29,9 @@ UNIVERSE_NAME = "universe"
 if TYPE_CHECKING:
     from redis import Redis
 
+    from signals_core.alerts import AlertManager
     from signals_core.embedded_redis import EmbeddedRedis
+    from signals_core.events import EventStream
     from signals_core.market_data.providers.base import BarProvider
     from signals_core.ml.registry import ModelRegistry
     from signals_core.ml.window_store import WindowStore
@@ -166,6 +168,21 @@ class Workspace:
         from signals_core.ml.registry import ModelRegistry
 
         return ModelRegistry(self.models, self.redis)
+
+    @cached_property
+    def events(self) -> "EventStream":
+        """What other programs are told; it waits on disk while Redis is down."""
+        from signals_core.events import EventStream
+
+        limit = self.settings.monitoring.events_max_length
+        return EventStream(lambda: self.redis, self.data / "events" / "waiting.jsonl", limit)
+
+    @cached_property
+    def alerts(self) -> "AlertManager":
+        """What people are told."""
+        from signals_core.alerts import AlertManager
+
+        return AlertManager(self.settings.alerts, self.data / "alerts", self.events)
 
     @property
     def provider(self) -> InputProvider:

@@ -7,7 +7,7 @@ op materialises the partitions of its layer that are missing or stale in runs of
 import dagster as dg
 
 from signals_core.ml.training import as_of_sunday
-from signals_dagster.assets.model import CAUSE_TAG
+from signals_dagster.assets.model import CAUSE_TAG, SCOPE_TAG
 from signals_dagster.resources import WorkspaceResource
 
 features_job = dg.define_asset_job(
@@ -71,10 +71,11 @@ def _layer_op(name: str, layer: str, description: str, first: bool = False) -> d
     def bring_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
         from signals_dagster.main_job import main_job_lock, run_layer, tidy_up
 
-        opened, cause = workspace.open(), context.run.tags.get(CAUSE_TAG, "a person")
+        opened, tags = workspace.open(), context.run.tags
+        cause, scope = tags.get(CAUSE_TAG, "a person"), tags.get(SCOPE_TAG)
         with main_job_lock(opened, _PATIENCE_SECONDS):
             tidy_up(opened, context.instance)
-            done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), cause)
+            done = run_layer(layer, opened, context.instance, as_of_sunday(opened.now), cause, scope)
         context.log.info(f"{done.title}: {done.outcome}")
 
     return bring_up_to_date

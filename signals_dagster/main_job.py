@@ -61,8 +61,18 @@ class _Layer:
     """Done first; returns what could not be had."""
 
 
-def run_layer(name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str) -> LayerRun:
+def run_layer(
+    name: str, workspace: Workspace, instance: dg.DagsterInstance, sunday: date, cause: str, scope: str | None = None
+) -> LayerRun:
     """Bring one layer (a key of `LAYERS`) up to date.
+
+    Args:
+        name: of the layer.
+        workspace: of the project.
+        instance: records the run.
+        sunday: whose model it is.
+        cause: why a model is trained.
+        scope: the only one whose windows, model and session are; None: every one.
 
     Raises:
         SignalsError: a step of the layer could not do its work; the original error.
@@ -71,7 +81,8 @@ def run_layer(name: str, workspace: Workspace, instance: dg.DagsterInstance, sun
     notes = layer.prepare(workspace) if layer.prepare else ()
     expected = layer.expected(workspace, sunday)
     lacking = set(layer.stale(workspace, sunday)) | _unrecorded(instance, layer, expected)
-    wanted = [key for key in expected if key in lacking]
+    others = layer.dimension == "scope" and scope is not None
+    wanted = [key for key in expected if key in lacking and not (others and key[0] != scope)]
     run_id = None
     if wanted:
         run_id = _run(instance, layer, wanted, cause, steps.known_until(workspace))

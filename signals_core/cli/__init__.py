@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from signals_core.cli import check, config, data, features, invocation, models, project, serving
+from signals_core.cli import alerts, check, config, data, features, invocation, models, project, serving
 from signals_core.cli.selftest import selftest_command
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(features.app, name="features")
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from signals_core import steps
+from signals_core.alerts.occasions import look_at_data
 from signals_core.errors import DataError
 from signals_core.market_data.runs import IngestedSymbol
 from signals_core.provenance import source_digest
@@ -165,6 +166,7 @@ _QUALITY_CHECKS = {
 def data_quality(workspace: WorkspaceResource) -> dg.MaterializeResult:
     """The data-quality report, with a check for each of its findings."""
     report = steps.look_at_quality(workspace.open())
+    look_at_data(workspace.open(), report)
     gaps = [vars(item) for item in report.bars if not item.complete]
     refused = [{"dataset": d, "reason": r, "rows": n} for d, by in report.reasons.items() for r, n in by.items()]
     stated = [(item.symbol, item.problem) for item in report.bars]

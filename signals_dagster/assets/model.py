@@ -16,7 +16,9 @@ from signals_dagster.partitions import PARTITIONS, keys_of
 from signals_dagster.resources import WorkspaceResource
 
 CAUSE_TAG = "signals/cause"
-"""Run tag: why a retrain was asked for (schedule, drift, staleness or a person)."""
+"""Run tag: why a retrain was asked for (schedule, drift, performance, staleness, failure or a person)."""
+SCOPE_TAG = "signals/scope"
+"""Run tag: the only scope to retrain; without it, every one."""
 
 
 _PLOTTED = (

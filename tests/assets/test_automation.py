@@ -1,7 +1,6 @@
-"""Schedules and sensors, called as Dagster calls them."""
+"""Schedules, called as Dagster calls them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from signals_core.ml.monitoring import DriftReport, DriftStore
 from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 from signals_dagster.assets.model import CAUSE_TAG
 from signals_dagster.resources import WorkspaceResource
 from signals_dagster.schedules import daily_signals_schedule, weekly_retrain_schedule
-from signals_dagster.sensors import drift_sensor, staleness_sensor
 from tests.project.models import register_tiny_model
 
 
@@ -26,22 +23,6 @@ def served(project: Path) -> Iterator[Path]:
         version = register_tiny_model(workspace.registry, scope="UNIVERSE", created_at="2022-06-26T06:00:00+00:00")
         workspace.registry.promote(version.version_id, "for this test")
     return project
-
-
-def requests(sensor: dg.SensorDefinition, home: Path) -> list[dg.RunRequest]:
-    resource = WorkspaceResource(home=str(home))
-    with dg.build_sensor_context(resources={"workspace": resource}) as context:
-        data = sensor.evaluate_tick(context)
-    return list(data.run_requests or [])
-
-
-def report(version: str, day: str, episode: str | None) -> DriftReport:
-    return DriftReport("UNIVERSE", day, version, 120, 3000, [], bool(episode), episode, 0, None, False, "a verdict")
-
-
-def active_version(home: Path) -> str:
-    with Workspace(load_settings(home)) as workspace:
-        return workspace.registry.get_active().version_id
 
 
 def weekly(home: Path, *moment: int) -> Any:
@@ -76,44 +57,3 @@ def test_the_daily_schedule_skips_the_exchange_s_holidays():
         dg.build_schedule_context(scheduled_execution_time=next_day)
     ).run_requests
     assert request.run_key == "daily:2022-07-05"
-
-
-def test_drift_asks_once_per_episode_and_again_for_the_next(served: Path):
-    version, reports = active_version(served), DriftStore(served / "data" / "drift")
-    first = report(version, "2022-06-29", f"{version}:2022-06-29")
-    reports.save(first)
-    (request,) = requests(drift_sensor, served)
-    reports.save(replace(first, day="2022-06-30"))
-    (repeated,) = requests(drift_sensor, served)
-    assert repeated.run_key == request.run_key, "Dagster drops the second: one run per episode"
-    assert request.tags[CAUSE_TAG].startswith("drift: UNIVERSE since 2022-06-29")
-
-    reports.save(report(version, "2022-07-01", None))
-    assert requests(drift_sensor, served) == []
-    reports.save(report(version, "2022-07-05", f"{version}:2022-07-05"))
-    (later,) = requests(drift_sensor, served)
-    assert later.run_key != request.run_key
-
-
-def test_drift_of_a_model_that_serves_no_longer_asks_for_nothing(served: Path):
-    DriftStore(served / "data" / "drift").save(report("another", "2022-07-01", "another:2022-07-01"))
-    assert requests(drift_sensor, served) == []
-
-
-def test_a_model_is_stale_after_fourteen_days_and_not_before(served: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SA_CLOCK__AS_OF", "2022-07-10T12:00:00-04:00")
-    assert requests(staleness_sensor, served) == [], "14 days old"
-    monkeypatch.setenv("SA_CLOCK__AS_OF", "2022-07-11T12:00:00-04:00")
-    (request,) = requests(staleness_sensor, served)
-    assert request.tags[CAUSE_TAG] == "staleness: UNIVERSE was last trained 15 days ago"
-    monkeypatch.setenv("SA_CLOCK__AS_OF", "2022-08-01T12:00:00-04:00")
-    (repeated,) = requests(staleness_sensor, served)
-    assert repeated.run_key == request.run_key
-
-
-def test_sensors_say_why_they_are_quiet(project: Path):
-    resource = WorkspaceResource(home=str(project))
-    for sensor, text in ((drift_sensor, "no drift report"), (staleness_sensor, "no model yet")):
-        with dg.build_sensor_context(resources={"workspace": resource}) as context:
-            data = sensor.evaluate_tick(context)
-        assert text in data.skip_message

@@ -50,7 +50,8 @@ def describe() -> dict:
             for s in repository.schedule_defs
         },
         "sensors": {
-            s.name: [s.minimum_interval_seconds, s.job_name, s.default_status.value] for s in repository.sensor_defs
+            s.name: [s.minimum_interval_seconds, *(t.job_name for t in s.targets), s.default_status.value]
+            for s in repository.sensor_defs
         },
     }
 

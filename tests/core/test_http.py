@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from signals_core.errors import ProviderError
-from signals_core.market_data.http import HttpClient
+from signals_core.http import HttpClient
 from tests.core.loopback import Loopback, Reply, json_reply, serving
 
 START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC).timestamp()
@@ -223,7 +223,7 @@ def test_a_pace_file_of_another_clock_or_half_written_costs_one_interval_at_most
 def test_processes_that_share_a_pace_file_share_the_rate(server: Loopback, tmp_path: Path) -> None:
     server.script("/a", Reply(body=b"ok"))
     code = (
-        "import sys; from pathlib import Path; from signals_core.market_data.http import HttpClient\n"
+        "import sys; from pathlib import Path; from signals_core.http import HttpClient\n"
         "client = HttpClient('t', 20, pace_file=Path(sys.argv[1]))\n"
         "for _ in range(5): client.get(sys.argv[2])\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from signals_core.errors import ProviderError
-from signals_core.market_data.http import HttpClient
+from signals_core.http import HttpClient
 from signals_core.market_data.schemas import PRICE_COLUMNS
 
 _COLUMNS = ("date", *PRICE_COLUMNS)

@@ -15,8 +15,8 @@ import pandas as pd
 
 from signals_core.calendar import exchange_calendar, to_sessions
 from signals_core.errors import ProviderError
+from signals_core.http import HttpClient
 from signals_core.market_data.availability import close_of_date
-from signals_core.market_data.http import HttpClient
 
 PUBLICATION_SESSIONS = 8
 _DATASET = "data/group/otcMarket/name/consolidatedShortInterest"

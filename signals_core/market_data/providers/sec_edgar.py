@@ -9,8 +9,8 @@ import pandas as pd
 
 from signals_core.calendar import DATE_UNIT
 from signals_core.errors import ProviderError, SettingsError
+from signals_core.http import HttpClient
 from signals_core.market_data.availability import close_of_date
-from signals_core.market_data.http import HttpClient
 from signals_core.market_data.providers.sec_companyfacts import quarterly_fundamentals
 from signals_core.market_data.providers.sec_form4 import Form4, read_form4, transactions_frame
 from signals_core.market_data.providers.sec_submissions import Submission, acceptance_moments, read_page

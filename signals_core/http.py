@@ -1,18 +1,20 @@
-"""The one way to ask a source over HTTP: paced, retried, and never silently half an answer."""
+"""The one way to talk HTTP: paced, retried, never silently half an answer, and with no secret in what it says."""
 
 import json
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from signals_core.errors import ProviderError
+from signals_core.errors import ProviderError, SignalsError
 from signals_core.files import locked
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _FIRST_WAIT_SECONDS = 1.0
+_HIDDEN = "***"
+_LOGGERS = tuple(
+    f"urllib3.{name}" for name in ("connection", "connectionpool", "poolmanager", "response", "util.retry")
+)
 _HINTS = {
     400: "the source does not understand the request",
     401: "access refused: check the key or contact in the source's options",
@@ -32,12 +38,87 @@ _HINTS = {
 }
 
 
-class _Transient(Exception):
-    """A fault that another attempt may not meet."""
+@dataclass(frozen=True)
+class Failure:
+    """Why a request failed for good."""
 
-    def __init__(self, reason: str, hint: str, retry_after: float | None = None) -> None:
+    text: str
+    """What was asked of whom, what went wrong, what to do."""
+    reason: str
+    transient: bool
+    """Another attempt, later, may not meet it."""
+    retry_after: float | None
+    """Seconds that the server asked to wait."""
+
+
+class Conventions:
+    """How one kind of server says why it refuses and how long to wait, and what its failures are raised as.
+
+    Args:
+        secrets: never shown, neither in errors nor in the logs of the libraries below.
+    """
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        self._secrets = tuple(secret for secret in secrets if secret)
+        if self._secrets:
+            _hiding.hide(self._secrets)
+
+    def error(self, failure: Failure) -> SignalsError:
+        """What is raised."""
+        return ProviderError(failure.text)
+
+    def reason(self, response: "requests.Response") -> str | None:
+        """What the body of a refusal says, if that is more than its status."""
+        return None
+
+    def hint(self, status: int, reason: str | None) -> str | None:
+        """What to do about a refusal, if that is more than the usual advice for its status."""
+        return None
+
+    def wait(self, response: "requests.Response") -> float | None:
+        """Seconds that the body of a refusal asks to wait; None: what its Retry-After header says."""
+        return None
+
+    def shown(self, text: str) -> str:
+        """`text` without the secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+class _Hiding(logging.Filter):
+    """Keeps secrets out of log records, which hold the paths of requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._secrets: set[str] = set()
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """From now on."""
+        self._secrets.update(secrets)
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes, without the secrets."""
+        text = record.getMessage()
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            if secret in text:
+                text = text.replace(secret, _HIDDEN)
+                record.msg, record.args, record.exc_info = text, None, None
+        return True
+
+
+_hiding = _Hiding()
+
+
+class _Failed(Exception):
+    """A request that failed; it never leaves this module, since its cause may show the address."""
+
+    def __init__(self, reason: str, hint: str | None = None, transient: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.hint, self.retry_after = reason, hint, retry_after
+        self.reason, self.hint, self.transient = reason, hint, transient
+        self.retry_after: float | None = None
 
 
 class HttpClient:
@@ -54,13 +135,16 @@ class HttpClient:
         attempts: in all.
         timeout_seconds: to connect, and between two pieces of an answer.
         longest_wait_seconds: between two attempts.
+        give_up_seconds: no wait ends later than that after the first attempt began.
+        conventions: of the server.
         sleep: waits that many seconds.
         clock: seconds since 1970.
     """
 
     def __init__(
         self, user_agent: str, requests_per_second: float, pace_file: Path | None = None, attempts: int = 5,
-        timeout_seconds: float = 30, longest_wait_seconds: float = 60,
+        timeout_seconds: float = 30, longest_wait_seconds: float = 60, give_up_seconds: float = math.inf,
+        conventions: Conventions | None = None,
         sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._user_agent = user_agent
@@ -68,6 +152,8 @@ class HttpClient:
         self._attempts = attempts
         self._timeout = timeout_seconds
         self._longest_wait = longest_wait_seconds
+        self._give_up = give_up_seconds
+        self._conventions = conventions or Conventions()
         self._sleep = sleep
         self._clock = clock
         self._opened: requests.Session | None = None
@@ -91,14 +177,23 @@ class HttpClient:
         answer = self._ask("GET", url, _parsed, missing_is_none=True, params=params, headers=accept)
         return None if answer is None else answer[0]
 
-    def post_json(self, url: str, body: Mapping[str, Any]) -> tuple[Any, Mapping[str, str]]:
-        """The parsed answer to a JSON body (None for 204), and its headers by name in any case.
+    def post_json(
+        self, url: str, body: Mapping[str, Any], read: Callable[[bytes], Any] | None = None
+    ) -> tuple[Any, Mapping[str, str]]:
+        """The answer to a JSON body as `read` (None for 204), and its headers by name in any case.
+
+        Args:
+            read: raises ValueError if the answer is not what it should be; it is asked for again then.
 
         Raises:
             ProviderError: the request is refused, or fails at every attempt.
         """
         accept = {"Accept": "application/json"}
-        answer = self._ask("POST", url, _parsed, missing_is_none=False, json=body, headers=accept)
+
+        def parsed(response: "requests.Response") -> Any:
+            return None if response.status_code == _NO_CONTENT else (read or _json)(response.content)
+
+        answer = self._ask("POST", url, parsed, missing_is_none=False, json=body, headers=accept)
         assert answer is not None
         return answer
 
@@ -106,22 +201,29 @@ class HttpClient:
         self, method: str, url: str, read: Callable[["requests.Response"], Any], *,
         missing_is_none: bool, **request: Any,
     ) -> tuple[Any, Mapping[str, str]] | None:  # fmt: skip
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+        began = self._clock()
+
+        def out_of_time(state: "RetryCallState") -> bool:
+            return self._clock() - began + state.upcoming_sleep > self._give_up
 
         retrying = Retrying(
-            stop=stop_after_attempt(self._attempts),
+            stop=stop_after_attempt(self._attempts) | out_of_time,  # type: ignore[operator]
             wait=self._wait,
-            retry=retry_if_exception_type(_Transient),
+            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.transient),
             sleep=self._sleep,
             reraise=True,
         )
         try:
             return retrying(self._attempt, method, url, read, missing_is_none, request)
-        except _Transient as fault:
-            # The fault's cause is not chained: its text may hold the query.
-            raise ProviderError(
-                f"{method} {_shown(url)}: {fault.reason}, {self._attempts} attempts; {fault.hint}"
-            ) from None
+        except _Failed as error:
+            failed = error
+        # Raised out here, so that nothing is chained: the text of the cause may hold the query or a secret.
+        tries = f", {retrying.statistics['attempt_number']} attempts" if failed.transient else ""
+        text = f"{method} {_shown(url)}: {failed.reason}{tries}" + (f"; {failed.hint}" if failed.hint else "")
+        shown = self._conventions.shown
+        raise self._conventions.error(Failure(shown(text), shown(failed.reason), failed.transient, failed.retry_after))
 
     def _attempt(
         self, method: str, url: str, read: Callable[["requests.Response"], Any], missing_is_none: bool,
@@ -131,16 +233,24 @@ class HttpClient:
         status = response.status_code
         if status == _NOT_FOUND and missing_is_none:
             return None
-        if status == _TOO_MANY or status >= _SERVER_ERROR:
-            hint = _HINTS.get(status, "the source has a fault of its own: try again later")
-            raise _Transient(f"status {status}", hint, self._retry_after(response.headers.get("Retry-After")))
         if status >= _CLIENT_ERROR:
-            hint = _HINTS.get(status, "check the source's options")
-            raise ProviderError(f"{method} {_shown(url)}: status {status}; {hint}")
+            raise self._refused(response)
         try:
             return read(response), response.headers
         except ValueError as error:
-            raise _Transient("the answer is no JSON", "the source may have changed its format") from error
+            hint = "the source may have changed its format"
+            raise _Failed(f"the answer is {error}", hint, transient=True) from error
+
+    def _refused(self, response: "requests.Response") -> _Failed:
+        status, said = response.status_code, self._conventions.reason(response)
+        transient = status == _TOO_MANY or status >= _SERVER_ERROR
+        usual = "the source has a fault of its own: try again later" if transient else "check the source's options"
+        hint = self._conventions.hint(status, said) or _HINTS.get(status, usual)
+        failed = _Failed(f"status {status}" + (f", {said}" if said else ""), hint, transient)
+        if transient:
+            asked = self._conventions.wait(response)
+            failed.retry_after = self._retry_after(response.headers.get("Retry-After")) if asked is None else asked
+        return failed
 
     def _send(self, method: str, url: str, request: dict[str, Any]) -> "requests.Response":
         target = url
@@ -148,11 +258,11 @@ class HttpClient:
             response = self._send_once(method, target, request)
             if response.status_code not in _REDIRECTS:
                 if 300 <= response.status_code < _CLIENT_ERROR:
-                    raise ProviderError(f"{method} {_shown(target)}: status {response.status_code} without a body")
+                    raise _Failed(f"status {response.status_code} without a body")
                 return response
             target = _redirected(method, target, response.headers.get("Location", ""))
             request = {name: value for name, value in request.items() if name != "params"}
-        raise ProviderError(f"{method} {_shown(url)}: more than {_MOST_REDIRECTS} redirects")
+        raise _Failed(f"more than {_MOST_REDIRECTS} redirects")
 
     def _send_once(self, method: str, url: str, request: dict[str, Any]) -> "requests.Response":
         import requests
@@ -162,13 +272,13 @@ class HttpClient:
         try:
             return self._session().request(method, url, timeout=self._timeout, allow_redirects=False, **request)
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
-            raise _Transient("the answer is cut short or damaged", network) from error
+            raise _Failed("the answer is cut short or damaged", network, transient=True) from error
         except requests.exceptions.Timeout as error:
-            raise _Transient(f"no answer within {self._timeout:g} s", network) from error
+            raise _Failed(f"no answer within {self._timeout:g} s", network, transient=True) from error
         except requests.exceptions.ConnectionError as error:
-            raise _Transient("no connection", network) from error
+            raise _Failed("no connection", network, transient=True) from error
         except requests.exceptions.RequestException as error:
-            raise ProviderError(f"{method} {_shown(url)}: {type(error).__name__}; check the address") from None
+            raise _Failed(type(error).__name__, "check the address") from error
 
     def _session(self) -> "requests.Session":
         import requests
@@ -182,7 +292,7 @@ class HttpClient:
         from tenacity import wait_exponential_jitter
 
         fault = state.outcome.exception() if state.outcome else None
-        asked = fault.retry_after if isinstance(fault, _Transient) else None
+        asked = fault.retry_after if isinstance(fault, _Failed) else None
         if asked is not None:
             return min(asked, self._longest_wait)
         return wait_exponential_jitter(initial=_FIRST_WAIT_SECONDS, max=self._longest_wait)(state)
@@ -253,8 +363,15 @@ def _content(response: "requests.Response") -> bytes:
     return response.content
 
 
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ValueError("no JSON") from error
+
+
 def _parsed(response: "requests.Response") -> Any:
-    return None if response.status_code == _NO_CONTENT else json.loads(response.content)
+    return _json(response.content)
 
 
 def _shown(url: str) -> str:
@@ -269,7 +386,5 @@ def _redirected(method: str, url: str, location: str) -> str:
     same_place = (before.scheme, before.netloc) == (after.scheme, after.netloc)
     upgraded = (before.scheme, after.scheme) == ("http", "https") and before.hostname == after.hostname
     if method != "GET" or not location or not (same_place or upgraded):
-        raise ProviderError(
-            f"{method} {_shown(url)}: redirected to {_shown(target)}, which is not followed; check the address"
-        )
+        raise _Failed(f"redirected to {_shown(target)}, which is not followed", "check the address")
     return target
