@@ -71,12 +71,29 @@ class CostModel:
         flow: Amount = -notional - self.commission(notional)
         return flow
 
+    def total_cash_flow(self, open_prices: np.ndarray, quantities: np.ndarray) -> float:
+        """The sum of `cash_flow` over arrays (n,): since |notional| is |a| + slippage a, a few sums are enough.
+
+        Args:
+            open_prices: finite, also where nothing is traded.
+        """
+        amount = quantities @ open_prices
+        gross = np.abs(quantities) @ open_prices
+        slippage, rate = self.slippage_bps * BASIS_POINT, self.commission_bps * BASIS_POINT
+        return -float(amount + slippage * gross + rate * (gross + slippage * amount))
+
     def borrow(self, market_value: Amount, calendar_days: float) -> Amount:
         """The loan fee of holding positions of `market_value` (signed; longs are free) for some calendar days."""
         fee: Amount = np.maximum(-market_value, 0.0) * (
             self.borrow_bps_per_year * BASIS_POINT * calendar_days / BORROW_DAYS_PER_YEAR
         )
         return fee
+
+    def total_borrow(self, prices: np.ndarray, quantities: np.ndarray, calendar_days: float) -> float:
+        """The sum of `borrow` over positions of `quantities` at positive `prices`, arrays (n,)."""
+        return -float(np.minimum(quantities, 0.0) @ prices) * (
+            self.borrow_bps_per_year * BASIS_POINT * calendar_days / BORROW_DAYS_PER_YEAR
+        )
 
     @property
     def one_way_bps(self) -> float:
