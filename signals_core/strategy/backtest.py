@@ -107,7 +107,9 @@ class Backtest:
                 "commission": self.costs.commission(shares * paid) if ordered else np.zeros(len(rows)),
                 "slippage": shares * (paid - self.panel.open[rows, columns]) if ordered else np.zeros(len(rows)),
                 "kind": kind,
-                "decided": dates[np.maximum(rows - 1, 0)] if ordered else np.full(len(rows), np.datetime64("NaT", "us")),
+                "decided": dates[np.maximum(rows - 1, 0)]
+                if ordered
+                else np.full(len(rows), np.datetime64("NaT", "us")),
             }
         )
 

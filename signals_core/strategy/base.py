@@ -125,9 +125,19 @@ def to_frames(data: Mapping[str, Sequence[OHLCV] | pd.DataFrame]) -> dict[str, p
 def signals_frame(signals: Iterable[Signal]) -> pd.DataFrame:
     """Signals as rows: symbol, date, direction, sign (1, -1), strength, weight (NaN: none given), strategy."""
     rows = [
-        (s.symbol, s.timestamp, str(s.direction), s.direction.sign, s.strength, s.metadata.get("weight"), s.strategy_name)
+        (
+            s.symbol,
+            s.timestamp,
+            str(s.direction),
+            s.direction.sign,
+            s.strength,
+            s.metadata.get("weight"),
+            s.strategy_name,
+        )
         for s in signals
     ]
     columns = ["symbol", "date", "direction", "sign", "strength", "weight", "strategy"]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"date": f"datetime64[{DATE_UNIT}]", "sign": "int64", "strength": "float64", "weight": "float64"})
+    return frame.astype(
+        {"date": f"datetime64[{DATE_UNIT}]", "sign": "int64", "strength": "float64", "weight": "float64"}
+    )
