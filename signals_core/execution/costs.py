@@ -82,7 +82,7 @@ class CostModel:
         slippage, rate = self.slippage_bps * BASIS_POINT, self.commission_bps * BASIS_POINT
         return -float(amount + slippage * gross + rate * (gross + slippage * amount))
 
-    def borrow(self, market_value: Amount, calendar_days: float) -> Amount:
+    def borrow(self, market_value: Amount, calendar_days: Amount | float) -> Amount:
         """The loan fee of holding positions of `market_value` (signed; longs are free) for some calendar days."""
         fee: Amount = np.maximum(-market_value, 0.0) * (
             self.borrow_bps_per_year * BASIS_POINT * calendar_days / BORROW_DAYS_PER_YEAR

@@ -95,8 +95,9 @@ class Backtest:
 
     def _fills(self, quantity: np.ndarray, price: np.ndarray, kind: str) -> pd.DataFrame:
         rows, columns = np.nonzero(quantity)
-        shares, paid = quantity[rows, columns], price[rows, columns]
-        ordered, dates = kind == "order", self.dates.to_numpy()
+        shares, paid, dates = quantity[rows, columns], price[rows, columns], self.dates.to_numpy()
+        nothing = np.zeros(len(rows))
+        ordered = kind == "order"
         return pd.DataFrame(
             {
                 "date": dates[rows],
@@ -104,12 +105,10 @@ class Backtest:
                 "quantity": shares,
                 "price": paid,
                 "notional": shares * paid,
-                "commission": self.costs.commission(shares * paid) if ordered else np.zeros(len(rows)),
-                "slippage": shares * (paid - self.panel.open[rows, columns]) if ordered else np.zeros(len(rows)),
+                "commission": self.costs.commission(shares * paid) if ordered else nothing,
+                "slippage": shares * (paid - self.panel.open[rows, columns]) if ordered else nothing,
                 "kind": kind,
-                "decided": dates[np.maximum(rows - 1, 0)]
-                if ordered
-                else np.full(len(rows), np.datetime64("NaT", "us")),
+                "decided": dates[rows - 1] if ordered else np.full(len(rows), np.datetime64("NaT", "us")),
             }
         )
 

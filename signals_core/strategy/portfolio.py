@@ -11,7 +11,7 @@ One loop over sessions, whole vectors over symbols. In session t, in this order:
 So row t cannot trade at anything before the open of t+1: step 4 follows step 3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +37,7 @@ class Rules:
         SettingsError: a number is impossible.
     """
 
-    costs: CostModel = CostModel()
+    costs: CostModel = field(default_factory=CostModel)
     capital: float = 100_000.0
     """Cash before the first session."""
     cash_bps_per_year: float = 0.0
@@ -125,9 +125,9 @@ class _Account:
         per_value = np.divide(1.0, mark, out=np.zeros_like(mark), where=mark > 0)
         asked = weights * per_value / (tranches or 1)
         open_, fillable = np.nan_to_num(panel.open, nan=0.0), ~np.isnan(panel.open)
-        acted = ((panel.split != 1) | (panel.dividend != 0) | panel.settled).any(axis=1).tolist()
-        everywhere, inside = fillable.all(axis=1).tolist(), panel.member.all(axis=1).tolist()
-        all_given, some_given = given.all(axis=1).tolist(), given.any(axis=1).tolist()
+        acted = _some((panel.split != 1) | (panel.dividend != 0) | panel.settled)
+        some_halted, some_outside = _some(~fillable), _some(~panel.member)
+        some_given, some_kept = _some(given), _some(~given)
         interest = (rules.cash_bps_per_year * BASIS_POINT / BORROW_DAYS_PER_YEAR * panel.elapsed_days).tolist()
         plain = rules.max_weight is None and not rules.whole_shares and rules.min_hold_sessions == 1
 
@@ -141,7 +141,7 @@ class _Account:
                     self.cash -= costs.total_borrow(mark[t - 1], self.shares, panel.elapsed_days[t])
             if acted[t]:
                 settled[t] = self._corporate_actions(t, mark[t - 1])
-            self._fill(t, open_[t], None if everywhere[t] else fillable[t], traded[t])
+            self._fill(t, open_[t], fillable[t] if some_halted[t] else None, traded[t])
             worth = self.cash + float(self.shares @ mark[t])
             cash[t], equity[t], shares[t] = self.cash, worth, self.shares
             if worth <= 0 and ruined is None:
@@ -150,14 +150,13 @@ class _Account:
                 self.plan = self.order = np.zeros(count)
             else:
                 if tranches is not None:
-                    if not inside[t]:
+                    if some_outside[t]:
                         self.tranches *= panel.member[t]
                     self.tranches[t % tranches] = asked[t] * worth
                     self.plan = self.tranches.sum(axis=0)
-                elif all_given[t]:
-                    self.plan = asked[t] * worth
                 elif some_given[t]:
-                    self.plan = np.where(given[t], asked[t] * worth, self.plan)
+                    plan = asked[t] * worth
+                    self.plan = np.where(given[t], plan, self.plan) if some_kept[t] else plan
                 self.order = self.plan if plain else self._within_rules(t, worth * per_value[t])
             ordered[t] = self.order
         return Backtest(
@@ -195,7 +194,7 @@ class _Account:
         rules = self.rules
         if rules.max_weight is not None:
             limit = rules.max_weight * equity_in_shares
-            excess = np.abs(self.plan) > limit
+            excess: np.ndarray = np.abs(self.plan) > limit
             if excess.any():
                 self.tranches[:, excess] *= limit[excess] / np.abs(self.plan[excess])
                 self.plan = np.clip(self.plan, -limit, limit)
@@ -206,6 +205,12 @@ class _Account:
             young = t + 1 - self.opened < rules.min_hold_sessions
             order = np.where(young & ((order - self.shares) * self.shares < 0), self.shares, order)
         return order
+
+
+def _some(table: np.ndarray) -> list[bool]:
+    """Whether any symbol of each session is marked."""
+    found: list[bool] = np.logical_or.reduce(table, axis=1).tolist()
+    return found
 
 
 def _aligned(panel: PricePanel, weights: pd.DataFrame | np.ndarray) -> np.ndarray:

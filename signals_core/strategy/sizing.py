@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -210,7 +211,7 @@ def size_positions(
     final = targeted * _scale(rules.max_gross, float(np.abs(targeted).sum()))
 
     stages = (fractional, named, sectored, targeted, final)
-    bound = np.array([np.abs(b) < np.abs(a) * _BINDS for a, b in zip(stages, stages[1:], strict=False)])
+    bound = np.array([np.abs(b) < np.abs(a) * _BINDS for a, b in pairwise(stages)])
     binding = [", ".join(cap for cap, binds in zip(CAPS, column, strict=True) if binds) for column in bound.T]
     columns = ("fractional", *(f"after_{cap}" for cap in CAPS[:-1]), "weight")
     frame = pd.DataFrame(dict(zip(columns, stages, strict=True)), index=pd.Index(list(symbols), name="symbol"))

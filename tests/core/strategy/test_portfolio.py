@@ -1,6 +1,7 @@
 """Identities that hold for every backtest, whatever the strategy."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def test_without_signals_equity_is_flat_to_the_last_bit(tranches, silence):
 def test_buying_and_holding_earns_the_total_return_of_the_share(seed):
     bars, actions, _ = eventful_bars(1, 150, seed)
     symbol, own = next(iter(bars.items()))
-    own = own.dropna()
+    own = own.assign(open=own["open"].fillna(own["close"]))  # whoever holds it must be able to buy it
     adjusted = adjust(own.assign(high=own["open"], low=own["open"], volume=1.0), actions[symbol])
     panel = PricePanel.from_bars({symbol: own}, actions, dividends="reinvested")
     weights = np.full(panel.close.shape, np.nan)
@@ -55,14 +56,14 @@ def test_buying_and_holding_earns_the_total_return_of_the_share(seed):
 def test_a_held_share_earns_its_price_change_times_its_splits_and_its_dividends_in_cash(seed, direction):
     bars, actions, _ = eventful_bars(1, 150, seed)
     symbol, own = next(iter(bars.items()))
-    own = own.dropna()
+    own = own.assign(open=own["open"].fillna(own["close"]))  # whoever holds it must be able to buy it
     panel = PricePanel.from_bars({symbol: own}, actions)
     weights = np.full(panel.close.shape, np.nan)
     weights[0] = direction
     found = simulate(panel, weights)
     shares, dividends = direction * 100_000 / own["close"].iloc[0], 0.0
     own_actions = actions[symbol]
-    for before, day in zip(panel.dates, panel.dates[1:], strict=False):
+    for before, day in pairwise(panel.dates):
         due = own_actions[(own_actions["ex_date"] > before) & (own_actions["ex_date"] <= day)]
         shares *= due.loc[due["kind"] == "split", "value"].prod()
         if day > panel.dates[1]:
@@ -105,7 +106,7 @@ def test_the_more_trading_costs_the_less_is_left(seed, tranches):
         simulate(panel, weights, Rules(CostModel(cost, cost, 10 * cost)), tranches).equity_values
         for cost in (0, 1, 5, 20, 100)
     ]
-    for cheap, dear in zip(ends, ends[1:], strict=False):
+    for cheap, dear in pairwise(ends):
         assert (dear <= cheap * (1 + 1e-12)).all()
     assert ends[-1][-1] < ends[0][-1]
 
@@ -255,10 +256,10 @@ def test_a_position_is_held_at_least_so_long_and_may_grow_meanwhile(sessions_hel
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=SEEDS, cap=st.sampled_from([0.05, 0.2, 1.0]), tranches=st.sampled_from([None, 4]))
+@given(seed=SEEDS, cap=st.sampled_from([0.05, 0.2]), tranches=st.sampled_from([None, 4]))
 def test_no_position_is_ever_planned_beyond_its_cap(seed, cap, tranches):
     panel = eventful_panel(4, 60, seed)
-    found = simulate(panel, random_weights(panel, seed, gross=4), Rules(COSTS, max_weight=cap), tranches)
+    found = simulate(panel, random_weights(panel, seed, gross=8), Rules(COSTS, max_weight=cap), tranches)
     planned = np.nan_to_num(np.abs(found.ordered * panel.mark)) / found.equity_values[:, None]
     assert planned.max() <= cap * (1 + 1e-9)
     assert planned.max() > 0.9 * cap

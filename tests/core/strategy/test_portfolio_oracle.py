@@ -65,7 +65,7 @@ def test_also_over_years_with_everything_happening(tranches):
 
 def test_also_when_the_account_is_ruined():
     panel = eventful_panel(3, 60, seed=11)
-    weights = np.full(panel.close.shape, -6.0)
+    weights = np.full(panel.close.shape, -20.0)
     rules = Rules(CostModel(10, 20, 5000))
     agree(panel, weights, rules, None)
     found = simulate(panel, weights, rules)
