@@ -1,7 +1,7 @@
 """What a strategy is given, what it says, and how both are converted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -117,27 +117,12 @@ def to_frame(bars: Sequence[OHLCV]) -> pd.DataFrame:
     return frame.set_index("timestamp").rename_axis("date").astype("float64")
 
 
-def to_frames(data: Mapping[str, Sequence[OHLCV] | pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Bars by symbol as frames; frames are passed on as they are."""
-    return {symbol: bars if isinstance(bars, pd.DataFrame) else to_frame(bars) for symbol, bars in data.items()}
-
-
 def signals_frame(signals: Iterable[Signal]) -> pd.DataFrame:
-    """Signals as rows: symbol, date, direction, sign (1, -1), strength, weight (NaN: none given), strategy."""
+    """Signals as rows: symbol, date, direction, sign (1, -1), strength, weight (NaN: none given)."""
     rows = [
-        (
-            s.symbol,
-            s.timestamp,
-            str(s.direction),
-            s.direction.sign,
-            s.strength,
-            s.metadata.get("weight"),
-            s.strategy_name,
-        )
+        (s.symbol, s.timestamp, str(s.direction), s.direction.sign, s.strength, s.metadata.get("weight"))
         for s in signals
     ]
-    columns = ["symbol", "date", "direction", "sign", "strength", "weight", "strategy"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(
-        {"date": f"datetime64[{DATE_UNIT}]", "sign": "int64", "strength": "float64", "weight": "float64"}
-    )
+    columns = ["symbol", "date", "direction", "sign", "strength", "weight"]
+    types = {"date": f"datetime64[{DATE_UNIT}]", "sign": "int64", "strength": "float64", "weight": "float64"}
+    return pd.DataFrame(rows, columns=columns).astype(types)
