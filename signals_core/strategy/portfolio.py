@@ -11,7 +11,7 @@ One loop over sessions, whole vectors over symbols. In session t, in this order:
 So row t cannot trade at anything before the open of t+1: step 4 follows step 3.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,9 @@ class Rules:
     1 lets the next open close it. It may grow meanwhile."""
     max_weight: float | None = None
     """What a name may be planned to hold of equity, long or short: at every close a plan beyond it is trimmed."""
+    min_trade_weight: float = 0.0
+    """A change of a position by less than this share of equity is not ordered, unless it closes the position. A
+    position can be above `max_weight` by so much."""
     whole_shares: bool = False
     """Orders are rounded to whole shares, towards zero."""
 
@@ -55,6 +58,8 @@ class Rules:
             raise SettingsError(f"backtest: a capital of {self.capital} cannot be traded with")
         if self.min_hold_sessions < 1:
             raise SettingsError(f"backtest: min_hold_sessions is {self.min_hold_sessions}, the least is 1")
+        if not 0 <= self.min_trade_weight < np.inf:
+            raise SettingsError(f"backtest: min_trade_weight is {self.min_trade_weight}: it must be 0 or more")
         if self.max_weight is not None and not self.max_weight > 0:
             raise SettingsError(f"backtest: max_weight is {self.max_weight}: it must be positive, or None")
 
@@ -129,7 +134,7 @@ class _Account:
         some_halted, some_outside = _some(~fillable), _some(~panel.member)
         some_given, some_kept = _some(given), _some(~given)
         interest = (rules.cash_bps_per_year * BASIS_POINT / BORROW_DAYS_PER_YEAR * panel.elapsed_days).tolist()
-        plain = rules.max_weight is None and not rules.whole_shares and rules.min_hold_sessions == 1
+        plain = replace(rules, costs=CostModel(), capital=1.0, cash_bps_per_year=0.0) == Rules(capital=1.0)
 
         cash, equity = np.empty(sessions), np.empty(sessions)
         shares, traded, settled, ordered = (np.zeros((sessions, count)) for _ in range(4))
@@ -190,7 +195,7 @@ class _Account:
         self.shares = after
 
     def _within_rules(self, t: int, equity_in_shares: np.ndarray) -> np.ndarray:
-        """Orders for the next open from the plan: the cap, whole shares, the minimum hold."""
+        """Orders for the next open from the plan: the cap, whole shares, small changes, the minimum hold."""
         rules = self.rules
         if rules.max_weight is not None:
             limit = rules.max_weight * equity_in_shares
@@ -201,6 +206,9 @@ class _Account:
         order = self.plan
         if rules.whole_shares:
             order = np.copysign(np.floor(np.abs(order) + _ROUNDING), order) + 0.0
+        if rules.min_trade_weight:
+            small = np.abs(order - self.shares) < rules.min_trade_weight * equity_in_shares
+            order = np.where(small & (order != 0), self.shares, order)
         if rules.min_hold_sessions > 1:
             young = t + 1 - self.opened < rules.min_hold_sessions
             order = np.where(young & ((order - self.shares) * self.shares < 0), self.shares, order)

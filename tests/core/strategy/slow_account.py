@@ -109,7 +109,7 @@ class SlowAccount:
             elif not math.isnan(weight):
                 self.wanted[symbol] = weight * equity / price if price else 0.0
             self.limit(symbol, equity, price)
-            self.ordered[symbol] = self.order(t, symbol)
+            self.ordered[symbol] = self.order(t, symbol, equity, price)
 
     def limit(self, symbol: str, equity: float, price: float | None) -> None:
         if self.rules.max_weight is None or not self.wanted.get(symbol):
@@ -122,10 +122,12 @@ class SlowAccount:
                 if tranche.symbol == symbol:
                     tranche.shares *= share
 
-    def order(self, t: int, symbol: str) -> float:
+    def order(self, t: int, symbol: str, equity: float, price: float | None) -> float:
         held, wanted = self.shares.get(symbol, 0.0), self.wanted.get(symbol, 0.0)
         if self.rules.whole_shares:
             wanted = math.copysign(math.floor(abs(wanted) + 1e-9), wanted)
+        if wanted and price and abs(wanted - held) * price < self.rules.min_trade_weight * equity:
+            return held
         closes_some = (wanted < held and held > 0) or (wanted > held and held < 0)
         if closes_some and t + 1 < self.opened[symbol] + self.rules.min_hold_sessions:
             return held

@@ -59,9 +59,9 @@ def test_a_held_share_earns_its_price_change_times_its_splits_and_its_dividends_
     own = own.assign(open=own["open"].fillna(own["close"]))  # whoever holds it must be able to buy it
     panel = PricePanel.from_bars({symbol: own}, actions)
     weights = np.full(panel.close.shape, np.nan)
-    weights[0] = direction
+    weights[0] = direction / 10  # a whole short could be ruined, and closed
     found = simulate(panel, weights)
-    shares, dividends = direction * 100_000 / own["close"].iloc[0], 0.0
+    shares, dividends = direction * 10_000 / own["close"].iloc[0], 0.0
     own_actions = actions[symbol]
     for before, day in pairwise(panel.dates):
         due = own_actions[(own_actions["ex_date"] > before) & (own_actions["ex_date"] <= day)]
@@ -301,6 +301,13 @@ def test_a_split_changes_shares_and_nothing_else():
         assert second.shares[30:, 1] == pytest.approx(4 * first.shares[30:, 1], rel=1e-9)
 
 
+def test_small_changes_are_not_traded_but_a_close_is():
+    panel = PricePanel.from_bars({"AAA": frame([(10, 10)] * 8)})
+    weights = np.array([[0.5], [0.52], [0.48], [0.56], [0.55], [0.01], [0.0], [0.0]])
+    found = simulate(panel, weights, Rules(min_trade_weight=0.05))
+    assert found.positions["AAA"].tolist() == pytest.approx([0, 5000, 5000, 5000, 5600, 5600, 100, 0])
+
+
 def test_whole_shares_are_whole():
     panel = PricePanel.from_bars(random_bars(3, 60, 4))
     found = simulate(panel, random_weights(panel, 4), Rules(COSTS, whole_shares=True))
@@ -320,6 +327,12 @@ def test_what_cannot_be_is_refused_by_name():
         simulate(panel, np.zeros((3, 2)))
     with pytest.raises(SettingsError, match="minimum hold"):
         simulate(panel, np.zeros((10, 2)), Rules(min_hold_sessions=3), tranches=2)
-    for wrong in ({"capital": 0}, {"min_hold_sessions": 0}, {"max_weight": -0.1}, {"capital": float("inf")}):
+    for wrong in (
+        {"capital": 0},
+        {"min_hold_sessions": 0},
+        {"max_weight": -0.1},
+        {"min_trade_weight": -1},
+        {"capital": float("inf")},
+    ):
         with pytest.raises(SettingsError):
             Rules(**wrong)

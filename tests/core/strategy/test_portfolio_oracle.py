@@ -22,6 +22,7 @@ RULES = st.builds(
     cash_bps_per_year=st.sampled_from([0.0, 400.0]),
     min_hold_sessions=st.sampled_from([1, 1, 3]),
     max_weight=st.sampled_from([None, 0.1, 0.5]),
+    min_trade_weight=st.sampled_from([0.0, 0.0, 0.05]),
     whole_shares=st.booleans(),
 )
 
@@ -59,7 +60,9 @@ def test_also_over_years_with_everything_happening(tranches):
     assert (panel.split != 1).any()
     assert (panel.dividend > 0).any()
     assert not panel.member.all()
-    rules = Rules(CostModel(1, 4, 50), cash_bps_per_year=100, min_hold_sessions=3, max_weight=0.3)
+    rules = Rules(
+        CostModel(1, 4, 50), cash_bps_per_year=100, min_hold_sessions=3, max_weight=0.3, min_trade_weight=0.01
+    )
     agree(panel, random_weights(panel, 4), rules, tranches)
 
 
