@@ -168,3 +168,8 @@ def _png(figure: "Figure", title: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     return buffer.getvalue()
+
+
+# For the pictures of other modules, in the same style.
+INK, ACCENT, WARN, RISE, FALL = _INK, _ACCENT, _WARN, _COLOURS["UP"], _COLOURS["DOWN"]
+new_figure, as_png = _figure, _png

@@ -350,6 +350,26 @@ class AlertSettings(_Section):
         return self
 
 
+class TradingSettings(_Section):
+    """What trading costs and cash earns: the same in backtests and on paper."""
+
+    commission_bps: float = Field(1, ge=0, lt=1_000)
+    slippage_bps: float = Field(4, ge=0, lt=1_000)
+    borrow_bps_per_year: float = Field(50, ge=0)
+    cash_bps_per_year: float = Field(0, ge=0)
+
+
+class SizingSettings(_Section):
+    """From a forecast to a weight: the share of Kelly's, and the caps on it."""
+
+    kelly_fraction: float = Field(0.25, gt=0, le=1)
+    min_expected_return_bps: float = Field(0, ge=0)
+    max_weight: float = Field(0.1, gt=0, le=1)
+    max_sector_weight: float = Field(0.3, gt=0)
+    max_gross: float = Field(1, gt=0)
+    target_volatility: float | None = Field(None, gt=0)
+
+
 class AutomationSettings(_Section):
     """Whether schedules and sensors are on when Dagster first sees them."""
 
@@ -383,6 +403,8 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     retraining: RetrainingSettings = RetrainingSettings()
     alerts: AlertSettings = AlertSettings()
+    trading: TradingSettings = TradingSettings()
+    sizing: SizingSettings = SizingSettings()
     automation: AutomationSettings = AutomationSettings()
     compute: ComputeSettings = ComputeSettings()
 
