@@ -350,6 +350,13 @@ class AlertSettings(_Section):
         return self
 
 
+class StrategySettings(_Section):
+    """Which predictions are signals, and how long a position is held."""
+
+    rule: Literal["confidence", "expected_return"] = "confidence"
+    min_hold_days: int = Field(3, ge=1)
+
+
 class TradingSettings(_Section):
     """What trading costs and cash earns: the same in backtests and on paper."""
 
@@ -403,6 +410,7 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     retraining: RetrainingSettings = RetrainingSettings()
     alerts: AlertSettings = AlertSettings()
+    strategy: StrategySettings = StrategySettings()
     trading: TradingSettings = TradingSettings()
     sizing: SizingSettings = SizingSettings()
     automation: AutomationSettings = AutomationSettings()

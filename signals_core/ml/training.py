@@ -162,6 +162,7 @@ def _train(
         "feature_group": tuned.feature_group,
         "tuned_by_window": tuned.start,
         "class_shares": class_shares(panel.target["label"]).tolist(),
+        "class_moments": class_moments(panel.target["label"], panel.target["forward_return"]),
         "params": tuned.params,
         "rounds": tuned.rounds,
         "calibration": choice.to_dict(),
@@ -178,6 +179,13 @@ def _train(
     reference = panel.features[pipeline.features]
     write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
     return workspace.registry.register(version_id, folder, figures, by)
+
+
+def class_moments(labels: pd.Series, forward_returns: pd.Series) -> dict[str, list[float]]:
+    """Mean and standard deviation of the forward return given DOWN, FLAT and UP, for the sizing of positions."""
+    groups = forward_returns.groupby(labels)
+    mean, deviation = (getattr(groups, name)().reindex(range(len(CLASSES))) for name in ("mean", "std"))
+    return {"mean": mean.fillna(0.0).tolist(), "deviation": deviation.fillna(0.0).tolist()}
 
 
 def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
