@@ -58,6 +58,12 @@ def last_closed_session(name: str, moment: datetime) -> date:
     return closes.index[closed - 1].date()
 
 
+def next_open_session(name: str, moment: datetime) -> date:
+    """The first session whose open comes after `moment`."""
+    opens = exchange_calendar(name).opens
+    return opens.index[int(opens.searchsorted(pd.Timestamp(moment).tz_convert("UTC"), side="right"))].date()
+
+
 def session_closes(name: str, sessions: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """The close of each session (n,), tz-naive UTC.
 

@@ -67,3 +67,31 @@ class ChannelError(SignalsError):
     def __init__(self, text: str, transient: bool = False, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.transient, self.retry_after = transient, retry_after
+
+
+class BrokerError(SignalsError):
+    """A broker did not answer, refused access or contradicts what it said before; the text holds no secret."""
+
+    exit_code = 5
+
+
+class OutcomeUnknown(BrokerError):
+    """An order was sent and its answer lost: the broker may have it or not. Ask for it by its client order id."""
+
+
+class OrderRejected(SignalsError):
+    """The broker refused an order for good; it has not become part of the account."""
+
+    exit_code = 3
+
+
+class OrderConflict(SignalsError):
+    """An order would change in a way that it cannot, or differs from another with the same client order id."""
+
+    exit_code = 3
+
+
+class TradingHalted(SignalsError):
+    """The kill switch is on: nothing is sent."""
+
+    exit_code = 3

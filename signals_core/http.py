@@ -121,6 +121,16 @@ class _Failed(Exception):
         self.retry_after: float | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came back to one request that was not repeated, whatever its status."""
+
+    status: int
+    body: bytes
+    retry_after: float | None
+    """Seconds to wait, where the answer says so."""
+
+
 class HttpClient:
     """GET and POST with retries, at most `requests_per_second`.
 
@@ -137,6 +147,7 @@ class HttpClient:
         longest_wait_seconds: between two attempts.
         give_up_seconds: no wait ends later than that after the first attempt began.
         conventions: of the server.
+        headers: sent with every request; they may hold secrets and are never shown.
         sleep: waits that many seconds.
         clock: seconds since 1970.
     """
@@ -144,10 +155,11 @@ class HttpClient:
     def __init__(
         self, user_agent: str, requests_per_second: float, pace_file: Path | None = None, attempts: int = 5,
         timeout_seconds: float = 30, longest_wait_seconds: float = 60, give_up_seconds: float = math.inf,
-        conventions: Conventions | None = None,
+        conventions: Conventions | None = None, headers: Mapping[str, str] | None = None,
         sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._user_agent = user_agent
+        self._headers = dict(headers or {})
         self._pace = _Pace(1 / requests_per_second, pace_file, sleep, clock)
         self._attempts = attempts
         self._timeout = timeout_seconds
@@ -196,6 +208,24 @@ class HttpClient:
         answer = self._ask("POST", url, parsed, missing_is_none=False, json=body, headers=accept)
         assert answer is not None
         return answer
+
+    def once(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """One attempt, whatever comes back: for a request that must not be repeated unasked, such as an order.
+
+        Raises:
+            ProviderError: there is no answer, or not a whole one; the request may have been carried out.
+        """
+        request: dict[str, Any] = {} if body is None else {"json": body}
+        try:
+            response = self._send(method, url, request)
+        except _Failed as error:
+            failed = error
+        else:
+            asked = self._retry_after(response.headers.get("Retry-After"))
+            return Answer(response.status_code, response.content, asked)
+        shown = self._conventions.shown
+        text = shown(f"{method} {_shown(url)}: {failed.reason}")
+        raise self._conventions.error(Failure(text, shown(failed.reason), failed.transient, None))
 
     def _ask(
         self, method: str, url: str, read: Callable[["requests.Response"], Any], *,
@@ -286,6 +316,7 @@ class HttpClient:
         if self._opened is None:
             self._opened = requests.Session()
             self._opened.headers["User-Agent"] = self._user_agent.encode()  # type: ignore[assignment]  # names are not all Latin-1
+            self._opened.headers.update(self._headers)
         return self._opened
 
     def _wait(self, state: "RetryCallState") -> float:

@@ -389,6 +389,39 @@ class ComputeSettings(_Section):
     workers: int = Field(2, ge=1, le=256)
 
 
+class OrderLimits(_Section):
+    """What no order may do, whatever the strategy wants."""
+
+    max_order_notional: float = Field(25_000, gt=0)
+    max_position_share: float = Field(0.2, gt=0)
+    max_gross: float = Field(1.0, gt=0)
+    max_orders: int = Field(100, ge=0)
+    price_collar: float = Field(0.1, gt=0, lt=1)
+    max_price_age_sessions: int = Field(0, ge=0)
+
+
+class PaperSettings(_Section):
+    """The paper account."""
+
+    cash: float = Field(100_000, gt=0)
+    leverage: float = Field(2.0, ge=1)
+
+
+class ExecutionSettings(_Section):
+    """Which account orders go to, their kind and their limits."""
+
+    broker: Literal["paper", "alpaca"] = "paper"
+    live: bool = False
+    alpaca_url: str = "https://paper-api.alpaca.markets"
+    halted: bool = False
+    whole_shares: bool = True
+    order_type: Literal["market_on_open", "limit_on_open"] = "market_on_open"
+    min_order_notional: float = Field(100, ge=0)
+    close_missing: bool = False
+    limits: OrderLimits = OrderLimits()
+    paper: PaperSettings = PaperSettings()
+
+
 class Settings(BaseSettings):
     """Every setting of the project, validated; immutable."""
 
@@ -415,6 +448,7 @@ class Settings(BaseSettings):
     sizing: SizingSettings = SizingSettings()
     automation: AutomationSettings = AutomationSettings()
     compute: ComputeSettings = ComputeSettings()
+    execution: ExecutionSettings = ExecutionSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -51,6 +51,8 @@ def test_help_names_every_command_and_loads_no_library():
         "models",
         "predict",
         "drift",
+        "orders",
+        "positions",
     ):
         assert command in done.stdout
     assert [name for name in ("pandas", "xgboost", "dagster", "pydantic") if f" {name}\n" in done.stderr] == []

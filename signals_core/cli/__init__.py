@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from signals_core.cli import alerts, check, config, data, features, invocation, models, project, serving
+from signals_core.cli import alerts, check, config, data, features, invocation, models, orders, project, serving
 from signals_core.cli.selftest import selftest_command
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for command in (
     models.train,
     serving.predict,
     serving.drift,
+    orders.positions,
 ):
     app.command()(command)
 app.command("selftest")(selftest_command)
@@ -52,6 +53,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(orders.app, name="orders")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Brokers: a paper account on stored bars, and Alpaca."""
