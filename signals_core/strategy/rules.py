@@ -68,7 +68,7 @@ def decide(
         least = settings.sizing.min_expected_return_bps * BASIS_POINT
         chosen = [_by_return(p, mean, fee, least) for p, mean, fee in zip(probabilities, expected, cost, strict=True)]
     direction = [str(_DIRECTIONS[number]) if number in _DIRECTIONS else "" for number, _, _ in chosen]
-    sign = np.array([{DOWN: -1.0, UP: 1.0}.get(number, 0.0) for number, _, _ in chosen])
+    sign = np.array([float(number == UP) - float(number == DOWN) for number, _, _ in chosen])
     raw = kelly_weights(probabilities, moments, cost) if len(probabilities) else np.zeros(0)
     # A direction that the expected return does not support is not held: Kelly's weight has the other sign.
     sizing = size_positions(
