@@ -162,8 +162,8 @@ def test_the_stored_figures_are_those_of_the_stored_predictions(ready):
 def test_the_manifest_says_how_it_was_calibrated_and_its_figures_are_plain_json(ready):
     version = train_model(ready, "UNIVERSE", AS_OF, "person").version
     manifest = read_manifest(ready.models / version.model_path)
-    assert (manifest["calibration"]["method"], manifest["calibration"]["asked"]) == ("sigmoid", "sigmoid")
-    gain = manifest["calibration"]["gain_over_raw"]["sigmoid"]
+    assert (manifest["calibration"]["method"], manifest["calibration"]["asked"]) == ("nested", "nested")
+    gain = manifest["calibration"]["gain_over_raw"]["nested"]
     assert gain["mean"] == pytest.approx(version.metrics["gain_over_raw"])
     assert gain["dates"] == version.metrics["dates"]
     json.dumps(version.metrics, allow_nan=False)
@@ -203,7 +203,10 @@ def test_automatic_calibration_trains_a_model_that_serves(validated, open_worksp
     version = train_model(workspace, "UNIVERSE", AS_OF, "person").version
     model = load_bundle(workspace.models / version.model_path)
     choice = model.manifest["calibration"]
-    assert (choice["asked"], set(choice["gain_over_raw"])) == ("auto", {"sigmoid", "temperature", "dirichlet"})
+    assert (choice["asked"], set(choice["gain_over_raw"])) == (
+        "auto",
+        {"sigmoid", "nested", "temperature", "dirichlet"},
+    )
     assert type(model.calibrator) is type(calibrator_of(choice["method"], overlap=5))
     assert version.active
 
