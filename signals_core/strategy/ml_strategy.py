@@ -1,116 +1,107 @@
-"""From the model in service to the signals of a session: one prediction for all symbols, refusals with reasons."""
+"""MLSignalStrategy: from the model in service to signals; one prediction for all symbols, refusals with reasons."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from signals_core.calendar import DATE_UNIT
-from signals_core.errors import DataError, MissingPrerequisite
-from signals_core.files import write_atomic
-from signals_core.ml.target import CLASSES, DOWN, UP
+from signals_core.calendar import DATE_UNIT, to_sessions
+from signals_core.errors import BundleError, MissingPrerequisite
+from signals_core.features.sectors import SECTORS, sector_of
 from signals_core.ml.training import newest_age
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import UNIVERSE, Scope
-from signals_core.strategy.base import Signal, SignalDirection
+from signals_core.strategy import rules
+from signals_core.strategy.base import OHLCV, BaseStrategy, Signal, to_frame
+from signals_core.strategy.signal_store import STRATEGY_NAME, SessionSignals, SignalStore, signals_of
 
 if TYPE_CHECKING:
     from signals_core.ml.bundle import Model
     from signals_core.workspace import Workspace
 
-STRATEGY_NAME = "ml_signal"
-_METADATA_KEY = b"signals"
-_DIRECTIONS = {DOWN: SignalDirection.SHORT, UP: SignalDirection.LONG}
+__all__ = ["MLSignalStrategy", "SessionSignals", "SignalStore", "is_current", "served_tickers", "session_signals"]
+
+_COVARIANCE_SESSIONS = 60
+_NOTHING = {"direction": "", "strength": np.nan, "expected_return": np.nan, "weight": 0.0, "binding": ""}
+"""Of a symbol without a signal."""
 
 
-@dataclass(frozen=True)
-class SessionSignals:
-    """The predictions of one scope at one session, and the signals among them.
+class MLSignalStrategy(BaseStrategy):
+    """XGBoost-based signal generation with 3-class prediction (UP/DOWN/FLAT).
 
-    `frame` has one row a symbol that the scope serves: symbol, date, p_down, p_flat, p_up (NaN if refused),
-    direction (LONG, SHORT or empty), strength, model_version, reason (why there is no signal).
+    Features come from the feature store's calculators, the model from the registry: the one in service, asked for anew
+    at every call, unless one is given. All symbols are predicted in one call.
+
+    After each call `refusals` says, by symbol, why it has no signal.
     """
 
-    scope: Scope
-    day: date
-    frame: pd.DataFrame
-    computed: bool
+    def __init__(
+        self,
+        workspace: "Workspace",
+        model: "Model | None" = None,
+        scope: Scope = UNIVERSE,
+        min_hold_days: int | None = None,
+    ) -> None:
+        """Nothing is loaded yet.
 
-    def signals(self) -> list[Signal]:
-        """Only the rows that say LONG or SHORT."""
-        rows = self.frame[self.frame["direction"] != ""]
-        return [
-            Signal(
-                row["symbol"],
-                row["date"].to_pydatetime(),
-                SignalDirection(row["direction"]),
-                row["strength"],
-                STRATEGY_NAME,
-                {"model_version": row["model_version"]},
-            )
-            for _, row in rows.iterrows()
-        ]
-
-
-class SignalStore:
-    """Predictions and signals under `<folder>/scope=<scope>/date=<day>.parquet`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def save(self, signals: SessionSignals, inputs: str) -> None:
-        """Write or replace the signals of their scope and day."""
-        table = pa.Table.from_pandas(signals.frame, preserve_index=False)
-        content = json.dumps({"inputs": inputs}).encode()
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
-        write_atomic(self._path(signals.scope, signals.day), lambda path: pq.write_table(table, path))
-
-    def inputs(self, scope: Scope, day: date) -> str | None:
-        """What the stored signals were made from; None if there are none or the file is damaged."""
-        path = self._path(scope, day)
-        if not path.exists():
-            return None
-        try:
-            return str(json.loads((pq.read_schema(path).metadata or {})[_METADATA_KEY])["inputs"])
-        except (pa.ArrowException, OSError, KeyError, ValueError):
-            return None
-
-    def load(self, scope: Scope, day: date) -> pd.DataFrame:
-        """The frame of `SessionSignals`.
-
-        Raises:
-            MissingPrerequisite: there is none.
-            DataError: its file is damaged.
+        Args:
+            model: None: what the registry has in service for `scope` when signals are asked for.
+            min_hold_days: None: as in the settings (3).
         """
-        path = self._path(scope, day)
-        if not path.exists():
-            raise MissingPrerequisite(f"{scope}: no signals of {day}: run `signals predict`")
+        settings = workspace.settings
+        super().__init__(STRATEGY_NAME, settings.strategy.min_hold_days if min_hold_days is None else min_hold_days)
+        self.scope = scope
+        self.rule = settings.strategy.rule
+        self.confidence_threshold = settings.ml.confidence_threshold
+        self._workspace = workspace
+        self._model = model
+        self.refusals: dict[str, str] = {}
+
+    def generate_signals(self, data: dict[str, list[OHLCV]]) -> list[Signal]:
+        """The signals of the latest session in `data`, as `BaseStrategy` has it.
+
+        Bars must be adjusted forward. What else features need (the market, the sector, facts) is read from the
+        project's stores as it was knowable at the close of that session.
+        """
+        self.refusals = {}
+        last = {symbol: bars[-1].timestamp for symbol, bars in data.items() if bars}
+        if not last:
+            return []
+        day = max(last.values()).date()
         try:
-            frame = pq.read_table(path, partitioning=None).to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}): delete it and materialise it again") from error
-        frame["date"] = frame["date"].astype(f"datetime64[{DATE_UNIT}]")
-        return frame
+            model = self._model or self._workspace.registry.load_active(self.scope)
+        except (MissingPrerequisite, BundleError) as error:
+            self.refusals = dict.fromkeys(data, str(error))
+            return []
+        rows = {}
+        for symbol, bars in data.items():
+            reason = self._why_not(symbol, bars, day)
+            if reason:
+                self.refusals[symbol] = reason
+                continue
+            rows[symbol] = self._features(symbol, bars, day)
+        frame = pd.DataFrame.from_dict(rows, orient="index")
+        decided = _decided(self._workspace, self.scope, model, day, frame, list(rows))
+        self.refusals |= {row.symbol: row.reason for row in decided.itertuples() if row.direction == ""}
+        return signals_of(decided)
 
-    def predictions(self, scope: Scope, before: date) -> pd.DataFrame:
-        """All stored predictions of sessions before a date: index (symbol, date), p_down, p_flat, p_up."""
-        paths = sorted((self._folder / f"scope={scope}").glob("date=*.parquet"))
-        days = [date.fromisoformat(path.stem.removeprefix("date=")) for path in paths]
-        frames = [self.load(scope, day) for day in days if day < before]
-        if not frames:
-            index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["symbol", "date"])
-            return pd.DataFrame(columns=PROBABILITY_COLUMNS, index=index, dtype="float64")
-        return pd.concat(frames).dropna(subset=PROBABILITY_COLUMNS).set_index(["symbol", "date"])[PROBABILITY_COLUMNS]
+    def _why_not(self, symbol: str, bars: Sequence[OHLCV], day: date) -> str:
+        if not bars or bars[-1].timestamp.date() != day:
+            return f"no bar of {day}"
+        least = self._workspace.settings.features.min_history_sessions
+        if len(bars) <= least:
+            return f"{len(bars)} bars, features.min_history_sessions asks for more than {least}"
+        return _why_absent(self._workspace, symbol, day)
 
-    def _path(self, scope: Scope, day: date) -> Path:
-        return self._folder / f"scope={scope}" / f"date={day}.parquet"
+    def _features(self, symbol: str, bars: Sequence[OHLCV], day: date) -> pd.Series:
+        inputs = replace(self._workspace.provider.inputs_at(symbol, day), bars=to_frame(bars))
+        # As the store has them.
+        computed = self._workspace.features.compute(inputs)
+        return computed.iloc[-1].astype("float32")
 
 
 def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
@@ -129,10 +120,7 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
 
 
 def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionSignals:
-    """Bring the signals of a scope at a session up to date.
-
-    A symbol gets LONG or SHORT when the calibrated probability of UP or DOWN is the largest of the three
-    and above `ml.confidence_threshold`; otherwise its row says why not.
+    """Bring the signals of a scope at a session up to date; see `rules.decide` for what is one.
 
     Raises:
         MissingPrerequisite: no model of the scope is in service.
@@ -142,28 +130,7 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     store = SignalStore(workspace.data / "signals")
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
-
-    settings = workspace.settings
-    available = rows.index.get_level_values("symbol")
-    frame = pd.DataFrame({"symbol": tickers, "date": pd.Timestamp(day)})
-    frame["date"] = frame["date"].astype(f"datetime64[{DATE_UNIT}]")
-    known = frame["symbol"].isin(available).to_numpy()
-    probabilities = np.full((len(frame), len(CLASSES)), np.nan)
-    if known.any() and not _was_trained_on(model, day):
-        probabilities[known] = model.predict_proba(rows)
-    frame[PROBABILITY_COLUMNS] = probabilities
-    unfit = _why_unfit(workspace, scope, model, day)
-    directions, strengths, reasons = [], [], []
-    for ticker, p, is_known in zip(tickers, probabilities, known, strict=True):
-        direction, strength, reason = "", np.nan, _why_absent(workspace, ticker, day)
-        if unfit:
-            reason = unfit
-        elif is_known:
-            direction, strength, reason = _rule(p, settings.ml.confidence_threshold)
-        directions.append(direction)
-        strengths.append(strength)
-        reasons.append(reason)
-    frame = frame.assign(direction=directions, strength=strengths, model_version=model.version_id, reason=reasons)
+    frame = _decided(workspace, scope, model, day, rows.droplevel("date"), tickers)
     signals = SessionSignals(scope, day, frame, computed=True)
     store.save(signals, inputs)
     return signals
@@ -176,19 +143,80 @@ def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
 
 def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", list[str], pd.DataFrame, str]:
     """The model in service, the tickers it serves, their rows of the session, and the digest of it all."""
-    ml = workspace.settings.ml
+    settings = workspace.settings
     model = workspace.registry.load_active(scope)
     tickers = served_tickers(workspace, scope)
     features = workspace.panel(scope, day, day + timedelta(days=1)).features
     keys = [(ticker, pd.Timestamp(day)) for ticker in tickers]
     rows = features.loc[[key for key in keys if key in features.index]]
-    rule = (ml.confidence_threshold, _why_unfit(workspace, scope, model, day), source_digest("signals_core.strategy"))
+    rule = (
+        settings.ml.confidence_threshold,
+        [getattr(settings, name).model_dump(mode="json") for name in ("strategy", "trading", "sizing")],
+        _why_unfit(workspace, scope, model, day),
+        _sectors(workspace, tickers, day),
+        source_digest("signals_core.strategy"),
+    )
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
+
+
+def _decided(
+    workspace: "Workspace", scope: Scope, model: "Model", day: date, features: pd.DataFrame, tickers: Sequence[str]
+) -> pd.DataFrame:
+    """The frame of `SessionSignals`; `features` has the rows (index symbol) of the tickers that can be predicted."""
+    frame = pd.DataFrame({"symbol": list(tickers), "date": pd.Timestamp(day)})
+    frame["date"] = frame["date"].astype(f"datetime64[{DATE_UNIT}]")
+    frame[PROBABILITY_COLUMNS] = np.nan
+    frame = frame.assign(**_NOTHING, reason="")
+    known = frame["symbol"].isin(features.index).to_numpy()
+    if known.any() and not _was_trained_on(model, day):
+        symbols = frame.loc[known, "symbol"].tolist()
+        probabilities = model.predict_proba(features.loc[symbols])
+        frame.loc[known, PROBABILITY_COLUMNS] = probabilities
+        decided = rules.decide(
+            symbols,
+            probabilities,
+            rules.moments_of(model.manifest),
+            workspace.settings,
+            _sectors(workspace, symbols, day),
+            _covariance(workspace, symbols, day),
+        )
+        frame.loc[known, list(rules.COLUMNS)] = decided[list(rules.COLUMNS)].to_numpy()
+    unfit = _why_unfit(workspace, scope, model, day)
+    if unfit:
+        frame = frame.assign(
+            direction="", strength=np.nan, expected_return=np.nan, weight=0.0, binding="", reason=unfit
+        )
+    else:
+        frame.loc[~known, "reason"] = [
+            _why_absent(workspace, ticker, day) or "no features of this session"
+            for ticker in frame.loc[~known, "symbol"]
+        ]
+    numbers = dict.fromkeys((*PROBABILITY_COLUMNS, "strength", "expected_return", "weight"), "float64")
+    return frame.astype(numbers).assign(model_version=model.version_id)
+
+
+def _sectors(workspace: "Workspace", symbols: Sequence[str], day: date) -> list[str | None]:
+    """The sector of each symbol on a day, where it is known."""
+    found: list[str | None] = []
+    for symbol in symbols:
+        known = workspace.classification.get(symbol)
+        number = -1 if known is None else int(sector_of(known, to_sessions([day]))[0])
+        found.append(SECTORS[number] if number >= 0 else None)
+    return found
+
+
+def _covariance(workspace: "Workspace", symbols: Sequence[str], day: date) -> np.ndarray | None:
+    """Of daily returns in the last sessions up to a day; needed for a volatility target only."""
+    if workspace.settings.sizing.target_volatility is None:
+        return None
+    closes = {symbol: workspace.bars(symbol)["close"].loc[: pd.Timestamp(day)] for symbol in symbols}
+    returns = pd.DataFrame(closes).pct_change(fill_method=None).tail(_COVARIANCE_SESSIONS)
+    return np.atleast_2d(np.nan_to_num(returns.cov().to_numpy()))
 
 
 def _why_absent(workspace: "Workspace", ticker: str, day: date) -> str:
     member = workspace.membership(ticker, pd.DatetimeIndex([day])).all()
-    return "no features of this session" if member else "not a member of the universe on this day"
+    return "" if member else "not a member of the universe on this day"
 
 
 def _was_trained_on(model: "Model", day: date) -> bool:
@@ -205,13 +233,3 @@ def _why_unfit(workspace: "Workspace", scope: Scope, model: "Model", day: date) 
         return f"the model was trained on this session (rows up to {model.manifest['train_end']})"
     age, limit = newest_age(workspace, scope, day), workspace.settings.ml.model_staleness_days
     return f"the model was last judged {age} days ago, the limit is {limit}" if age is not None and age > limit else ""
-
-
-def _rule(probabilities: np.ndarray, threshold: float) -> tuple[str, float, str]:
-    best = int(probabilities.argmax())
-    strength = float(probabilities[best])
-    if best not in _DIRECTIONS:
-        return "", strength, "FLAT is the likeliest class"
-    if strength <= threshold:
-        return "", strength, f"{CLASSES[best]} is the likeliest class, below the threshold of {threshold:g}"
-    return str(_DIRECTIONS[best]), strength, ""

@@ -6,8 +6,15 @@ import pytest
 
 from signals_core.errors import BundleError, DataError, MissingPrerequisite
 from signals_core.ml.calibration import ConfidenceCalibrator
-from signals_core.strategy.base import SignalDirection
-from signals_core.strategy.ml_strategy import SignalStore, is_current, served_tickers, session_signals
+from signals_core.strategy.base import OHLCV, SignalDirection, to_ohlcv
+from signals_core.strategy.engine import StrategyEngine
+from signals_core.strategy.ml_strategy import (
+    MLSignalStrategy,
+    SignalStore,
+    is_current,
+    served_tickers,
+    session_signals,
+)
 from tests.core.ml.helpers import FEATURES, LAST_SESSION, constant_calibrator, flip_byte, make_bundle
 
 
@@ -67,7 +74,9 @@ def test_only_long_and_short_rows_become_signals(workspace):
     ]
     assert signals[0].strength == pytest.approx(0.7)
     assert signals[0].timestamp.date() == LAST_SESSION
-    assert signals[0].metadata == {"model_version": "v1"}
+    assert signals[0].metadata["model_version"] == "v1"
+    assert signals[0].metadata["weight"] == pytest.approx(0.1)  # sizing.max_weight
+    assert signals[0].metadata["expected_return"] == pytest.approx(-0.018, abs=1e-6)
     serve(workspace, "v2", (0.1, 0.8, 0.1))
     assert session_signals(workspace, "UNIVERSE", LAST_SESSION).signals() == []
 
@@ -226,3 +235,50 @@ def test_a_damaged_signal_file_is_refused_by_name_and_computed_again(workspace):
     again = session_signals(workspace, "UNIVERSE", LAST_SESSION)
     assert again.computed
     pd.testing.assert_frame_equal(again.frame, first.frame)
+
+
+def bars_until(workspace, day: date) -> dict[str, list[OHLCV]]:
+    return {ticker: to_ohlcv(workspace.bars(ticker).loc[: pd.Timestamp(day)]) for ticker in ("AAA", "BBB")}
+
+
+def test_the_strategy_says_of_bars_what_the_stored_signals_say_of_the_session(workspace):
+    make_bundle(workspace.models, "v1", columns=FEATURES)
+    workspace.registry.register("v1", workspace.models / "v1", {})
+    workspace.registry.promote("v1")
+    stored = session_signals(workspace, "UNIVERSE", LAST_SESSION)
+    strategy = MLSignalStrategy(workspace)
+    assert (strategy.name, strategy.min_hold_days) == ("ml_signal", 3)
+    assert strategy.generate_signals(bars_until(workspace, LAST_SESSION)) == stored.signals()
+    reasons = stored.frame.set_index("symbol").query("direction == ''")["reason"].to_dict()
+    assert strategy.refusals == reasons
+
+
+def test_the_strategy_refuses_symbol_by_symbol(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7))
+    strategy = MLSignalStrategy(workspace)
+    bars = bars_until(workspace, LAST_SESSION)
+    found = strategy.generate_signals(
+        {"AAA": bars["AAA"], "BBB": bars["BBB"][:-1], "CCC": [], "DDD": bars["BBB"][-60:]}
+    )
+    assert [(s.symbol, s.direction) for s in found] == [("AAA", SignalDirection.LONG)]
+    assert strategy.refusals == {
+        "BBB": "no bar of 2022-07-01",
+        "CCC": "no bar of 2022-07-01",
+        "DDD": "60 bars, features.min_history_sessions asks for more than 60",
+    }
+    assert strategy.generate_signals({}) == []
+
+
+def test_the_strategy_without_a_model_in_service_says_so_of_every_symbol(workspace):
+    strategy = MLSignalStrategy(workspace)
+    assert strategy.generate_signals(bars_until(workspace, LAST_SESSION)) == []
+    assert set(strategy.refusals) == {"AAA", "BBB"}
+    assert "no model is in service" in strategy.refusals["AAA"]
+
+
+def test_a_backtest_of_the_model_in_service_does_not_trade_on_what_it_was_trained_on(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), train_end="2022-06-24")
+    bars = {ticker: workspace.bars(ticker)[["open", "high", "low", "close", "volume"]] for ticker in ("AAA", "BBB")}
+    run = StrategyEngine().run_backtest(MLSignalStrategy(workspace), bars, start=date(2022, 6, 20))
+    assert run.signals["date"].min() == pd.Timestamp("2022-06-27")
+    assert set(run.signals["weight"].round(6)) == {0.1}
