@@ -1,0 +1,148 @@
+"""Accounts that follow predictions made out of sample: of the validation windows, or of the days themselves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from signals_core.errors import MissingPrerequisite
+from signals_core.ml.bundle import read_frame
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
+from signals_core.ml.validation import PROBABILITY_COLUMNS
+from signals_core.settings import Scope
+from signals_core.strategy import rules
+from signals_core.strategy.base import OHLCV, BaseStrategy, Signal
+from signals_core.strategy.engine import StrategyEngine, StrategyRun
+from signals_core.strategy.history import MarketHistory
+from signals_core.strategy.portfolio import Rules
+from signals_core.strategy.signal_store import STRATEGY_NAME, signals_of
+from signals_core.strategy.sizing import ClassMoments
+
+if TYPE_CHECKING:
+    from signals_core.ml.registry import Version
+    from signals_core.workspace import Workspace
+
+_FEWEST_ROWS = 250
+"""Of known labels, from which class moments are estimated."""
+
+
+class StoredSignals(BaseStrategy):
+    """Says again what was predicted at each session; nothing is predicted anew."""
+
+    def __init__(self, frame: pd.DataFrame, min_hold_days: int) -> None:
+        """`frame`: rows as of `SessionSignals.frame`, each symbol at most once a session."""
+        super().__init__(STRATEGY_NAME, min_hold_days, lookback_days=1)
+        self._by_day: dict[date, list[Signal]] = {}
+        for signal in signals_of(frame):
+            self._by_day.setdefault(signal.timestamp.date(), []).append(signal)
+
+    def generate_signals(self, data: dict[str, list[OHLCV]]) -> list[Signal]:
+        """The stored signals of the latest session."""
+        return self._by_day.get(max(bars[-1].timestamp for bars in data.values()).date(), [])
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedSignals:
+    """An account that followed predictions, the predictions, and how many trials found the model."""
+
+    run: StrategyRun
+    frame: pd.DataFrame
+    """As `SessionSignals.frame`, of all sessions."""
+    trials: int
+
+
+def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> FollowedSignals:
+    """Trade stored signals at the next opens, on bars as traded, with the costs and caps of the settings.
+
+    Args:
+        frame: rows as of `SessionSignals.frame`.
+        trials: that were made to find what predicted; they deflate the Sharpe ratio.
+
+    Raises:
+        MissingPrerequisite: there are no rows.
+    """
+    if frame.empty:
+        raise MissingPrerequisite("no session has predictions to follow: run `signals predict`, or train first")
+    settings = workspace.settings
+    first, last = frame["date"].min().date(), frame["date"].max().date()
+    history = market_history(workspace, sorted(frame["symbol"].unique()), first, last + timedelta(days=1))
+    engine = StrategyEngine(Rules.from_settings(settings.trading, settings.sizing))
+    strategy = StoredSignals(frame, settings.strategy.min_hold_days)
+    return FollowedSignals(engine.run_backtest(strategy, history), frame, trials)
+
+
+def market_history(workspace: "Workspace", symbols: Iterable[str], start: date, end: date) -> MarketHistory:
+    """Bars as traded, actions and membership of start <= session < end, as known at the workspace's moment."""
+    bars, actions, members = {}, {}, {}
+    end = min(end, workspace.last_session + timedelta(days=1))
+    for symbol in symbols:
+        own = workspace.market.load_bars(symbol, start, end, as_of=workspace.now, adjustment="none")
+        if own.empty:
+            continue
+        acted = workspace.market.load_actions(symbol, workspace.now)
+        on_bars = pd.DatetimeIndex(acted["ex_date"]).isin(own.index[1:])  # an action on no bar changes nothing held
+        bars[symbol], actions[symbol] = own[["open", "high", "low", "close", "volume"]], acted[on_bars]
+        members[symbol] = pd.Series(workspace.membership(symbol, pd.DatetimeIndex(own.index)), own.index)
+    if not bars:
+        raise MissingPrerequisite(f"the market store has no bars in {start}..{end}: run `signals ingest`")
+    table = None
+    if workspace.settings.universe.membership is not None:
+        table = pd.DataFrame(members).ffill().fillna(False).astype(bool)
+    return MarketHistory(bars, actions, table)
+
+
+def follow_windows(workspace: "Workspace", scope: Scope, version: "Version | None" = None) -> FollowedSignals:
+    """The account that followed a model's out-of-fold predictions: each made by a window's model on dates it never saw.
+
+    Calibrated with earlier windows only. Class moments, which size positions, are estimated at each window's start
+    from the labels known by then; before there are enough, nothing is held.
+
+    Args:
+        version: None: the one in service.
+
+    Raises:
+        MissingPrerequisite: no model is in service.
+    """
+    version = version or workspace.registry.get_active(scope)
+    if version is None:
+        raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
+    rows = read_frame(workspace.models / version.model_path, "out_of_fold").sort_index(level="date")
+    frame = decide_windows(workspace, rows, version.version_id)
+    return follow(workspace, frame, int(version.metrics.get("trials", 1)))
+
+
+def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) -> pd.DataFrame:
+    """Out-of-fold rows, index (symbol, date), as rows of `SessionSignals.frame`.
+
+    Uses the columns window, label, label_end, forward_return and the calibrated probabilities.
+    """
+    dates = rows.index.get_level_values("date")
+    sectors = {symbol: workspace.classification.get(symbol) for symbol in rows.index.unique("symbol")}
+    found = []
+    for window, of_window in rows.groupby("window", sort=True):
+        start = pd.Timestamp(str(window))
+        known = rows[(rows["label_end"] < start) & (dates < start)]
+        if len(known) < _FEWEST_ROWS or known["label"].nunique() < len(PROBABILITY_COLUMNS):
+            continue
+        moments = ClassMoments.estimate(known["label"].to_numpy(), known["forward_return"].to_numpy())
+        usable = of_window.dropna(subset=CALIBRATED_COLUMNS)
+        for day, of_day in usable.groupby(level="date"):
+            symbols = of_day.index.get_level_values("symbol").tolist()
+            probabilities = of_day[CALIBRATED_COLUMNS].to_numpy()
+            names = [_sector_at(sectors[symbol], day) for symbol in symbols]
+            decided = rules.decide(symbols, probabilities, moments, workspace.settings, names).reset_index()
+            decided[PROBABILITY_COLUMNS] = probabilities
+            found.append(decided.assign(date=day, model_version=f"{version_id}, window {window}"))
+    if not found:
+        raise MissingPrerequisite("no window has enough earlier labels to size positions with: add history")
+    return pd.concat(found, ignore_index=True)
+
+
+def _sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
+    if known is None or known.empty:
+        return None
+    position = int(np.searchsorted(known.index.to_numpy(), day.to_datetime64(), side="right")) - 1
+    return str(known["sector"].iloc[position]) if position >= 0 else None
