@@ -16,6 +16,7 @@ from signals_core.features.catalog import catalog
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.comparison import PRIOR, PooledChallenge, compare_challengers, earned_its_place
 from signals_core.ml.monitoring import DriftReport, DriftStore
+from signals_core.ml.overfitting import PooledOverfitting, pool_searches
 from signals_core.ml.registry import Version
 from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.target import CLASSES, class_shares
@@ -70,6 +71,11 @@ class ScopeReport:
     challenges: dict[str, PooledChallenge]
     """XGBoost beside each of its challengers, over all windows."""
 
+    @property
+    def overfitting(self) -> PooledOverfitting:
+        """Of the searches for parameters, over all windows."""
+        return pool_searches([window.overfitting for window in self.windows])
+
 
 @dataclass(frozen=True)
 class MainReport:
@@ -100,6 +106,7 @@ class MainReport:
                     "drift": asdict(s.drift) if s.drift else None,
                     "challengers": {name: asdict(found) for name, found in s.challenges.items()},
                     "xgboost_earned_its_place": earned_its_place(s.challenges),
+                    "overfitting": asdict(s.overfitting),
                 }
                 for s in self.scopes
             ],
@@ -237,6 +244,7 @@ def _render_windows(scope: ScopeReport, console: Console, whole: bool) -> None:
         "class prior>",
         "gain ± s.e. (nats)>",
         "Sharpe>",
+        "overfit>",
     )
     for window in scope.windows if whole else []:
         gain = f"{window.gain:+.4f} ± {window.gain_error:.4f}"
@@ -249,6 +257,7 @@ def _render_windows(scope: ScopeReport, console: Console, whole: bool) -> None:
             f"{window.prior_log_loss:.4f}",
             f"[{_colour(window.gain, window.gain_error)}]{gain}",
             f"{window.sharpe_ratio:+.2f}",
+            "" if window.overfitting.probability is None else f"{window.overfitting.probability:.2f}",
         )
     better = sum(w.gain > 0 for w in scope.windows)
     table.add_row(
@@ -261,8 +270,10 @@ def _render_windows(scope: ScopeReport, console: Console, whole: bool) -> None:
         ),
         f"[bold]{np.mean([w.gain for w in scope.windows]):+.4f}, better in {better}",
         f"[bold]{np.mean([w.sharpe_ratio for w in scope.windows]):+.2f}",
+        "" if scope.overfitting.probability is None else f"[bold]{scope.overfitting.probability:.2f}",
     )
     console.print(table)
+    console.print(f"{scope.scope}: {scope.overfitting}", highlight=False)
     _render_challengers(scope, console)
 
 

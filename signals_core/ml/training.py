@@ -24,6 +24,7 @@ from signals_core.ml.bundle import (
 from signals_core.ml.feature_groups import group_columns
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_and_choose, fit_calibrator
 from signals_core.ml.gate import CalibrationError, Decision, decide
+from signals_core.ml.overfitting import pool_searches
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.registry import Version
 from signals_core.ml.reliability import BINS, ReliabilityBin, reliability
@@ -145,10 +146,13 @@ def _train(
     version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
     out_of_fold = out_of_fold.assign(trade_return=trade_returns(workspace, out_of_fold.index))
     trials = max(settings.tuning.trials, 1) * len(windows)
+    overfitting = pool_searches([window.overfitting for window in windows])
     figures = _figures(out_of_fold, horizon, settings.validation.cost_bps, trials) | {
         "train_rows": fitted["rows"],
         "windows": len(windows),
         "mean_window_sharpe": float(np.mean([w.sharpe_ratio for w in windows])),
+        "overfitting_probability": overfitting.probability,
+        "overfitting_probability_of_loss": overfitting.probability_of_loss,
     }
     manifest = {
         "scope": scope,
@@ -166,6 +170,7 @@ def _train(
         "params": tuned.params,
         "rounds": tuned.rounds,
         "calibration": choice.to_dict(),
+        "overfitting": asdict(overfitting) | {"summary": str(overfitting)},
         "settings": {name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")},
         "inputs": inputs,
         "digest": content,

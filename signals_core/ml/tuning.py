@@ -17,7 +17,7 @@ from signals_core.errors import MissingPrerequisite
 from signals_core.ml.feature_groups import ALL, FeatureGroup, distinct_groups, earns_its_place
 from signals_core.ml.metrics import log_loss_rows
 from signals_core.ml.pipeline import MAX_BIN, MLPipeline, booster_params, labels_of
-from signals_core.ml.splits import split_latest
+from signals_core.ml.splits import session_codes, split_latest
 from signals_core.ml.study import open_study
 from signals_core.ml.target import NO_LABEL, class_shares
 from signals_core.provenance import digest, source_digest
@@ -40,6 +40,8 @@ _START_LEAVES = 200
 _LEAF_WEIGHTS = (5.0, 200.0)
 _PRUNED_ABOVE = 25.0
 """A trial is given up where its loss is above this percentile of the finished ones at the same stage."""
+_GAINS, _GAIN_DECIMALS = "daily_gains", 7
+"""Of a trial in its study: a millionth of a nat is far below what can be told apart, and makes a kilobyte a trial."""
 _CODE = tuple(f"signals_core.ml.{name}" for name in ("tuning", "pipeline", "splits", "metrics", "feature_groups"))
 
 
@@ -55,6 +57,15 @@ class Tuned:
     group: FeatureGroup = ALL
     suggested: dict[FeatureGroup, dict[str, Any]] = field(default_factory=dict)
     """The best trial of each group of columns as Optuna names it: what a later window may start from."""
+    trial_gains: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+    """Gain in log-loss over the class prior, in nats: a row a scoring date (the mean of its rows), a column a finished
+    trial (levels group and trial, its number in the group). What was given up early has no full series."""
+
+    def gains_of_choice(self) -> pd.DataFrame:
+        """`trial_gains` of the chosen group: the best of these is what was taken."""
+        if self.trial_gains.empty:
+            return self.trial_gains
+        return self.trial_gains.loc[:, self.trial_gains.columns.get_level_values("group") == self.group]
 
 
 def tune(
@@ -104,6 +115,7 @@ def tune(
         sum(trial.state.name == "PRUNED" for search in searches.values() for trial in search.trials),
         chosen,
         {group: dict(search.best_params) for group, search in searches.items()},
+        _trial_gains(rows, searches),
     )
 
 
@@ -137,6 +149,16 @@ def _search(
             if kept is not None:
                 kept.append(search.trials[-1])
     return search
+
+
+def _trial_gains(rows: "_SearchRows", searches: Mapping[FeatureGroup, "optuna.Study"]) -> pd.DataFrame:
+    columns = {
+        (group, trial.number): trial.user_attrs[_GAINS]
+        for group, search in searches.items()
+        for trial in search.trials
+        if trial.state.name == "COMPLETE"
+    }
+    return pd.DataFrame(columns, index=rows.dates).rename_axis(columns=["group", "trial"])
 
 
 def _chosen_group(rows: "_SearchRows", searches: Mapping[FeatureGroup, "optuna.Study"], horizon: int) -> FeatureGroup:
@@ -173,6 +195,10 @@ class _SearchRows:
         self._labels, self._scored = labels[fit], labels[score]
         self._pipeline = MLPipeline(ml, tuning.seed)
         self._pipeline.prior = class_shares(self._labels)
+        self._prior_losses = log_loss_rows(self._pipeline.prior, self._scored)
+        self._date_of, dates = session_codes(self._score.index)
+        self.dates = pd.DatetimeIndex(dates, name="date")
+        """The dates that score, in order."""
         known = self._fit.columns[self._fit.notna().any()]
         self.columns = distinct_groups(self._fit[known], tuning.feature_groups)
         """Of the groups to choose between, the smallest first."""
@@ -203,6 +229,11 @@ class _SearchRows:
         raw = booster.predict(scored).astype("float64")
         return log_loss_rows(self._pipeline.restore_prior(raw), self._scored)
 
+    def daily_gains(self, losses: np.ndarray) -> list[float]:
+        """The mean gain over the class prior on each of `dates`."""
+        gains = np.bincount(self._date_of, weights=self._prior_losses - losses) / np.bincount(self._date_of)
+        return [float(gain) for gain in gains.round(_GAIN_DECIMALS)]
+
     def best_losses(self, group: FeatureGroup, search: "optuna.Study") -> pd.Series:
         """What the best trial of a search scored, a row each."""
         import xgboost as xgb
@@ -227,14 +258,15 @@ def _try(trial: "optuna.Trial", rows: _SearchRows, group: FeatureGroup) -> float
     every = math.ceil(_STAGE / rate)
     fit, scored = rows.matrices(group)
     booster = xgb.Booster(booster_params(params, tuning.seed), [fit, scored])
-    loss, best, best_rounds = np.inf, np.inf, 0
+    best, best_rounds, kept = np.inf, 0, np.empty(0)
     for done in range(1, rounds + 1):
         booster.update(fit, done - 1)
         if done % every and done < rounds:
             continue
-        loss = float(rows.losses(booster, scored).mean())
+        losses = rows.losses(booster, scored)
+        loss = float(losses.mean())
         if loss < best:
-            best, best_rounds = loss, done
+            best, best_rounds, kept = loss, done, losses
         elif stops_early and done - best_rounds >= tuning.early_stopping_rounds:
             break
         if done % every == 0:
@@ -243,6 +275,7 @@ def _try(trial: "optuna.Trial", rows: _SearchRows, group: FeatureGroup) -> float
                 raise optuna.TrialPruned
     trial.set_user_attr("params", params)
     trial.set_user_attr("rounds", best_rounds if stops_early else rounds)
+    trial.set_user_attr(_GAINS, rows.daily_gains(kept if stops_early else losses))
     return best if stops_early else loss
 
 

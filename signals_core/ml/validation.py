@@ -15,6 +15,7 @@ from signals_core.ml import metrics
 from signals_core.ml.champion import FindChampion
 from signals_core.ml.feature_groups import ALL, FeatureGroup, group_columns
 from signals_core.ml.logistic import fit_logistic
+from signals_core.ml.overfitting import SearchOverfitting, judge_search
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.scores import probability_figures, return_figures
 from signals_core.ml.splits import PanelSplitter, Window, WindowRows, calendar_windows, window_target
@@ -24,6 +25,7 @@ from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 
 PROBABILITY_COLUMNS = ["p_down", "p_flat", "p_up"]
 LOGISTIC, CHAMPION = "logistic", "champion"
+_TABLES = ("out_of_fold", "trial_gains")
 
 
 def challenger_columns(name: str) -> list[str]:
@@ -79,6 +81,8 @@ class WindowResult:
     trials: int
     pruned_trials: int
     tuning_log_loss: float | None
+    overfitting: SearchOverfitting
+    """Of the search for parameters, among the trials of the chosen columns."""
     suggested: dict[FeatureGroup, dict[str, Any]]
     """The best trial of each group of columns, which a later window may start from."""
     warm_from: str | None
@@ -89,17 +93,21 @@ class WindowResult:
     out_of_fold: pd.DataFrame = field(repr=False, compare=False)
     """Index (symbol, date); columns label, label_end, forward_return, p_down, p_flat, p_up (uncalibrated),
     logistic_down, logistic_flat, logistic_up, and champion_... where a model was in service."""
+    trial_gains: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    """`tuning.Tuned.trial_gains` of a window just computed; of a stored one `WindowStore.trial_gains` has it."""
 
     def figures(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out_of_fold"}
-        return {**values, "challengers": {name: asdict(found) for name, found in self.challengers.items()}}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
+        challengers = {name: asdict(found) for name, found in self.challengers.items()}
+        return {**values, "challengers": challengers, "overfitting": asdict(self.overfitting)}
 
     @classmethod
     def from_figures(cls, figures: Mapping[str, Any], out_of_fold: pd.DataFrame) -> "WindowResult":
         """The result of `figures` and its predictions."""
         challengers = {name: Challenge(**found) for name, found in figures["challengers"].items()}
-        return cls(**{**figures, "challengers": challengers}, out_of_fold=out_of_fold)
+        overfitting = SearchOverfitting(**figures["overfitting"])
+        return cls(**{**figures, "challengers": challengers, "overfitting": overfitting}, out_of_fold=out_of_fold)
 
 
 class WalkForwardValidator:
@@ -242,6 +250,7 @@ class WalkForwardValidator:
             trials=tuned.trials,
             pruned_trials=tuned.pruned,
             tuning_log_loss=tuned.log_loss if tuned.trials else None,
+            overfitting=judge_search(tuned.gains_of_choice(), self.ml.prediction_horizon),
             suggested=json.loads(json.dumps(tuned.suggested)),
             warm_from=warm.start if warm else None,
             challengers=challengers,
@@ -250,6 +259,7 @@ class WalkForwardValidator:
                 [test_y[["label", "label_end", "forward_return"]], *(table.astype("float32") for table in tables)],
                 axis=1,
             ),
+            trial_gains=tuned.trial_gains,
         )
 
     def _challenge(

@@ -1,4 +1,8 @@
-"""Validation windows on disk: one Parquet file a window, its figures in the file's metadata."""
+"""Validation windows on disk: one Parquet file a window, its figures in the file's metadata.
+
+A second one beside it holds what every finished trial of the search scored, date by date. It is evidence: no figure is read
+from it again, so that its loss makes no window stale.
+"""
 
 import json
 from pathlib import Path
@@ -24,11 +28,12 @@ class WindowStore:
         self._folder = folder
 
     def save(self, scope: Scope, result: WindowResult, inputs: str) -> None:
-        """Store a window's figures and out-of-fold predictions, with the digest of its inputs."""
+        """Store a window's figures, out-of-fold predictions and trials, with the digest of its inputs."""
         content = json.dumps({"inputs": inputs, "figures": result.figures()}, sort_keys=True).encode()
         table = pa.Table.from_pandas(result.out_of_fold.reset_index(), preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
         path = self._path(scope, result.start)
+        self._save_trials(scope, result, inputs)
         write_atomic(path, lambda file: pq.write_table(table, file, write_page_checksum=True))
         self._forget_study(scope, result.start)
 
@@ -55,9 +60,36 @@ class WindowStore:
                 f"{self._path(scope, key)} was written by another version of signals ({error}): materialise it again"
             ) from error
 
+    def trial_gains(self, scope: Scope, key: str) -> pd.DataFrame:
+        """What the trials of a stored window's search gained over the class prior: see `tuning.Tuned.trial_gains`.
+
+        Raises:
+            DataError: they are not stored, were kept by another search than the window's, or are damaged.
+        """
+        path = self._trials_path(scope, key)
+        content, frame = _read(path)
+        if content["inputs"] != self.inputs(scope, key):
+            raise DataError(f"{path} is not of the search of the stored window: materialise the window again")
+        frame = frame.set_index(frame["date"].astype(f"datetime64[{DATE_UNIT}]")).drop(columns="date")
+        columns = [(group, int(trial)) for group, trial in (name.split("/") for name in frame.columns)]
+        return frame.set_axis(pd.MultiIndex.from_tuples(columns, names=["group", "trial"]), axis=1)
+
+    def _save_trials(self, scope: Scope, result: WindowResult, inputs: str) -> None:
+        path, gains = self._trials_path(scope, result.start), result.trial_gains
+        if gains is None or gains.empty:
+            path.unlink(missing_ok=True)
+            return
+        flat = gains.astype("float32").set_axis(["/".join(map(str, names)) for names in gains.columns], axis=1)
+        table = pa.Table.from_pandas(flat.reset_index(), preserve_index=False)
+        content = json.dumps({"inputs": inputs}).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: content})
+        # Noise has no repeated values: a dictionary of them would only make the file longer.
+        write_atomic(path, lambda file: pq.write_table(table, file, use_dictionary=False, write_page_checksum=True))
+
     def remove(self, scope: Scope, key: str) -> None:
         """Forget a window that cannot be computed any more."""
         self._path(scope, key).unlink(missing_ok=True)
+        self._trials_path(scope, key).unlink(missing_ok=True)
         self._forget_study(scope, key)
 
     def study(self, scope: Scope, key: str) -> Path:
@@ -76,6 +108,9 @@ class WindowStore:
 
     def _path(self, scope: Scope, key: str) -> Path:
         return self._folder / f"scope={scope}" / f"window={key}.parquet"
+
+    def _trials_path(self, scope: Scope, key: str) -> Path:
+        return self._folder / f"scope={scope}" / f"trials={key}.parquet"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:

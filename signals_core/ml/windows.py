@@ -22,7 +22,7 @@ _CODE = tuple(
     f"signals_core.ml.{name}"
     for name in (
         *("validation", "splits", "pipeline", "tuning", "feature_groups", "logistic", "champion"),
-        *("metrics", "scores", "reliability", "dependence", "sharpe"),
+        *("metrics", "scores", "reliability", "dependence", "sharpe", "overfitting"),
     )
 )
 

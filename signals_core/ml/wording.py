@@ -38,4 +38,10 @@ def judgement_lines(figures: Mapping[str, Any]) -> list[str]:
             f"probability that it is above 0: {figures['probabilistic_sharpe']:.2f}, "
             f"and with all {figures['trials']:,} trials counted: {figures['deflated_sharpe']:.2f}"
         )
+    if figures.get("overfitting_probability") is not None:
+        lines.append(
+            f"probability that the searches for parameters overfitted {figures['overfitting_probability']:.2f} "
+            f"(.5 is chance); their choice is worse than the class prior in "
+            f"{figures['overfitting_probability_of_loss']:.2f} of the halves"
+        )
     return lines

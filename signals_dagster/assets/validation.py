@@ -6,6 +6,7 @@ import dagster as dg
 
 from signals_core import plots
 from signals_core.ml.comparison import PooledChallenge, compare_challengers, earned_its_place
+from signals_core.ml.overfitting import pool_searches
 from signals_core.ml.validation import LOGISTIC
 from signals_core.ml.windows import WindowOutcome, compute_windows
 from signals_core.provenance import source_digest
@@ -50,6 +51,8 @@ def validation_windows(context: dg.AssetExecutionContext, workspace: WorkspaceRe
         if compared:
             common[f"challengers_{scope}"] = table([_challenge(found) for found in compared.values()])
             common[f"xgboost_earned_its_place_{scope}"] = earned_its_place(compared)
+        if results:
+            common[f"overfitting_{scope}"] = str(pool_searches([result.overfitting for result in results]))
         if len(results) > 1:
             title = f"Walk-forward windows, {scope}"
             common[f"window_metrics_{scope}"] = picture(plots.window_metrics(results, title), title)
@@ -60,7 +63,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
     result = outcome.result
     if result is None:
         return {"refused": outcome.refusal or ""}
-    logistic = result.challengers[LOGISTIC]
+    logistic, overfitting = result.challengers[LOGISTIC], result.overfitting
     numbers = {
         "accuracy": result.accuracy,
         "log_loss": result.log_loss,
@@ -71,6 +74,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
         "advantage_over_logistic_error": logistic.advantage_error,
         "sharpe_ratio": result.sharpe_ratio,
         **{name: result.scores[name] for name in _SCORES if result.scores[name] is not None},
+        **({} if overfitting.probability is None else {"overfitting_probability": overfitting.probability}),
         "train_rows": result.train_rows,
         "purged_rows": result.purged_rows,
         "rounds": result.rounds,
@@ -82,6 +86,7 @@ def _figures(outcome: WindowOutcome) -> dict[str, object]:
         "params": dg.MetadataValue.json(result.params),
         "columns": f"{result.feature_group} ({result.features})",
         "trials": f"{result.trials}, {result.pruned_trials} of them given up early",
+        "overfitting": table([{"figure": name, "value": value} for name, value in asdict(overfitting).items()]),
         "rows": dg.MetadataValue.json(result.rows),
         "trained_on": " to ".join(result.train_dates),
         "labels_end_before": result.barrier,

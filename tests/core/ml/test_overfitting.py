@@ -1,11 +1,18 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import rankdata
 
 from signals_core.errors import DataError
-from signals_core.ml.overfitting import independent_trials, probability_of_overfitting
+from signals_core.ml.overfitting import (
+    SearchOverfitting,
+    independent_trials,
+    judge_search,
+    pool_searches,
+    probability_of_overfitting,
+)
 
 
 def slowly(scores: np.ndarray, blocks: int, measure) -> tuple[float, float]:
@@ -116,3 +123,94 @@ def test_independent_trials_use_the_mean_of_all_correlations():
 def test_a_constant_trial_has_no_correlation():
     with pytest.raises(DataError, match="1 of 3 trials"):
         independent_trials(np.column_stack([np.ones(9), np.arange(9.0), np.arange(9.0) ** 2]))
+
+
+HORIZON = 5
+
+
+def overlapping(seed: int, dates: int, trials: int) -> np.ndarray:
+    """Scores of labels that reach over five sessions: neighbouring dates share four fifths of their news."""
+    news = np.random.default_rng(seed).normal(size=(dates + HORIZON - 1, trials))
+    return np.lib.stride_tricks.sliding_window_view(news, HORIZON, axis=0).sum(axis=-1)
+
+
+def test_labels_that_overlap_flatter_unless_the_ends_of_blocks_are_left_out():
+    found = np.array(
+        [
+            [probability_of_overfitting(overlapping(s, 125, 12), 12, overlap=o).probability for o in (0, HORIZON - 1)]
+            for s in range(200)
+        ]
+    )
+    plain, purged = found.mean(axis=0)
+    assert purged == pytest.approx(0.5, abs=0.05)
+    assert purged - plain > 0.03
+
+
+def test_the_ends_of_blocks_but_the_last_are_not_looked_at():
+    scores = np.random.default_rng(0).normal(size=(40, 4))
+    spoiled = scores.copy()
+    for end in (10, 20, 30):
+        spoiled[end - 2 : end] += np.arange(4) * 100
+    whole = probability_of_overfitting(scores, blocks=4, overlap=2)
+    assert probability_of_overfitting(spoiled, blocks=4, overlap=2) == whole
+    spoiled[38:] += np.arange(4) * 100
+    assert probability_of_overfitting(spoiled, blocks=4, overlap=2) != whole
+
+
+def searched(scores: np.ndarray) -> SearchOverfitting:
+    return judge_search(pd.DataFrame(scores), HORIZON)
+
+
+def test_a_search_among_equals_is_a_coin_toss_and_one_that_finds_the_better_is_not():
+    noise = [searched(overlapping(seed, 125, 20)) for seed in range(60)]
+    assert {(found.trials, found.dates, found.blocks, found.reason) for found in noise} == {(20, 125, 8, "")}
+    assert np.mean([found.probability for found in noise]) == pytest.approx(0.5, abs=0.08)
+    assert np.mean([found.independent_trials for found in noise]) == pytest.approx(20, abs=1)
+    better = overlapping(0, 125, 20)
+    better[:, 3] += 3
+    found = searched(better)
+    assert found.probability < 0.02
+    assert found.probability_of_loss < 0.02
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((125, 2), "2 finished trials of the chosen columns, at least 3 are needed"),
+        ((0, 0), "0 finished trials of the chosen columns, at least 3 are needed"),
+        ((59, 8), "59 dates score trials, at least 60 are needed"),
+    ],
+)
+def test_too_few_trials_or_dates_give_no_probability_but_a_reason(shape, reason):
+    found = searched(np.random.default_rng(0).normal(size=shape))
+    assert (found.probability, found.probability_of_loss, found.reason) == (None, None, reason)
+
+
+def test_the_smallest_search_that_has_one_has_six_ways_to_halve_sixty_dates():
+    found = searched(np.random.default_rng(0).normal(size=(60, 3)))
+    assert found.blocks == 4
+    assert found.probability * 12 == pytest.approx(round(found.probability * 12))
+
+
+def test_trials_that_never_left_the_prior_do_not_count_as_independent():
+    assert searched(np.zeros((125, 5))).independent_trials is None
+    assert searched(np.zeros((125, 5))).probability == 0.5
+
+
+def search(probability: float | None, reason: str = "") -> SearchOverfitting:
+    return SearchOverfitting(probability, None if reason else 0.3, 10, 2.0, 125, 8, reason)
+
+
+def test_windows_are_pooled_by_the_share_of_all_their_halves():
+    pooled = pool_searches([search(0.1), search(None, "too few"), search(0.2), search(0.9)])
+    assert (pooled.windows, pooled.without, pooled.trials, pooled.reason) == (3, 1, 30, "too few")
+    assert pooled.probability == pytest.approx(0.4)
+    assert (pooled.median, pooled.lowest, pooled.highest, pooled.probability_of_loss) == (0.2, 0.1, 0.9, 0.3)
+    assert "overfitted 0.40 (.5 is chance), by window median 0.20, 0.10 to 0.90" in str(pooled)
+    assert "without those given up early; 1 more have none: too few" in str(pooled)
+
+
+def test_without_a_probability_in_any_window_there_is_none_and_the_reason_is_said():
+    assert pool_searches([search(None, "why")]).probability is None
+    assert str(pool_searches([search(None, "why")])) == "no probability that the search overfitted: why"
+    assert str(pool_searches([])) == "no probability that the search overfitted: there is no window"

@@ -13,6 +13,7 @@ from signals_core.ml import tuning
 from signals_core.ml.metrics import log_loss_rows
 from signals_core.ml.pipeline import MLPipeline
 from signals_core.ml.splits import split_latest
+from signals_core.ml.target import class_shares
 from signals_core.ml.tuning import tune
 from signals_core.settings import TuningSettings
 from tests.core.ml.helpers import QUICK_ML, make_panel
@@ -134,7 +135,9 @@ def test_an_interrupted_search_goes_on_where_it_was_and_finds_the_same(year, tmp
     with pytest.raises(Killed):
         tune(features, target, QUICK_ML, RESUMED, study=path)
     resumed = True
-    assert tune(features, target, QUICK_ML, RESUMED, study=path) == undisturbed
+    found = tune(features, target, QUICK_ML, RESUMED, study=path)
+    assert found == undisturbed
+    pd.testing.assert_frame_equal(found.trial_gains, undisturbed.trial_gains, check_exact=True)
     assert len(tried) == RESUMED.trials
     assert tune(features, target, QUICK_ML, RESUMED, study=path) == undisturbed
     assert len(tried) == RESUMED.trials
@@ -277,3 +280,41 @@ def test_a_warm_start_is_tried_first_and_only_adds_a_candidate(year, monkeypatch
     assert first[0][0] == warm["symbol_level"]
     assert tuned.log_loss <= first[0][1]
     assert tune(*year, QUICK_ML, RESUMED, warm=warm) == tuned
+
+
+def test_every_finished_trial_keeps_its_gain_over_the_class_prior_date_by_date(year):
+    features, target = with_the_date(year[0]), year[1]
+    patient = RESUMED.model_copy(update={"trials": 30, "max_rounds": 60, "early_stopping_rounds": 60})
+    tuned = tune(features, target, QUICK_ML, patient)
+    gains = tuned.trial_gains
+    fit, score = split_latest(target, patient.validation_fraction)
+    assert gains.index.equals(target.index[score].get_level_values("date").unique().sort_values())
+    assert 0 < tuned.pruned == patient.trials - gains.shape[1]
+    # The class prior's log-loss less the search's own; every date has both symbols here.
+    prior = class_shares(target["label"][fit])
+    prior_loss = log_loss_rows(prior, target["label"].to_numpy()[score]).mean()
+    best = gains[tuned.group].mean().max()
+    assert best == pytest.approx(prior_loss - tuned.log_loss, abs=1e-6)
+    assert tuned.gains_of_choice().mean().max() == best
+    assert tuned.gains_of_choice().shape[1] < gains.shape[1]
+
+
+def test_the_gain_of_a_date_is_the_mean_of_its_rows_however_many_it_has(year):
+    features, target = year
+    few = ~((target.index.get_level_values("symbol") == "BBB") & (np.arange(len(target)) % 3 == 0))
+    tuned = tune(features[few], target[few], QUICK_ML, TUNING)
+    _, score = split_latest(target[few], TUNING.validation_fraction)
+    rows = target[few][score].groupby("date").size()
+    assert set(rows) == {1, 2}
+    prior_loss = log_loss_rows(
+        class_shares(target[few]["label"][split_latest(target[few], TUNING.validation_fraction)[0]]),
+        target[few]["label"].to_numpy()[score],
+    ).mean()
+    weighted = (tuned.trial_gains.mul(rows, axis=0)).sum() / rows.sum()
+    assert weighted.max() == pytest.approx(prior_loss - tuned.log_loss, abs=1e-6)
+
+
+def test_without_trials_there_are_no_gains(year):
+    tuned = tune(*year, QUICK_ML, TuningSettings(trials=0))
+    assert tuned.trial_gains.empty
+    assert tuned.gains_of_choice().shape == (0, 0)

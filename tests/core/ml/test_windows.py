@@ -1,11 +1,13 @@
 import json
 from datetime import date
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import tuning, windows
+from signals_core.ml.overfitting import judge_search
 from signals_core.ml.windows import (
     all_windows,
     audit_window,
@@ -279,3 +281,46 @@ def test_a_window_that_another_version_wrote_is_refused_by_name(validated, open_
     pq.write_table(old, path, write_page_checksum=True)
     with pytest.raises(DataError, match=r"window=2021-01-01\.parquet was written by another version"):
         open_workspace(validated).windows.load("AAA", "2021-01-01")
+
+
+def test_the_trials_of_a_stored_window_are_kept_beside_it(validated, open_workspace):
+    workspace = open_workspace(validated, SA_TUNING__TRIALS="6")
+    (outcome,) = compute_windows(workspace, [("AAA", KEYS[0])])
+    computed, kept = outcome.result.trial_gains, workspace.windows.trial_gains("AAA", KEYS[0])
+    pd.testing.assert_frame_equal(kept, computed.astype("float32"), check_freq=False)
+    assert [len(kept.columns), kept.columns.names] == [6, ["group", "trial"]]
+    assert workspace.windows.load("AAA", KEYS[0]).overfitting == outcome.result.overfitting
+    overfitting = outcome.result.overfitting
+    # A quarter of a year's dates is too few; the window says so in place of a figure.
+    assert (overfitting.trials, overfitting.dates, overfitting.probability) == (3, len(kept), None)
+    assert overfitting.reason == f"{len(kept)} dates score trials, at least 60 are needed"
+
+
+def test_lost_trials_make_no_window_stale_and_are_refused_by_name(validated, open_workspace, no_fit):
+    workspace = open_workspace(validated)
+    path = validated / "data" / "validation" / "scope=AAA" / f"trials={KEYS[0]}.parquet"
+    other = path.with_name(f"trials={KEYS[1]}.parquet")
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match="not of the search of the stored window"):
+        workspace.windows.trial_gains("AAA", KEYS[0])
+    path.unlink()
+    with pytest.raises(DataError, match="is absent or damaged"):
+        workspace.windows.trial_gains("AAA", KEYS[0])
+    assert stale_windows(workspace, "AAA") == []
+    assert workspace.windows.keys("AAA") == KEYS
+    workspace.windows.load("AAA", KEYS[0])
+
+
+def test_a_window_that_goes_takes_its_trials_along(validated, open_workspace):
+    workspace = open_workspace(validated)
+    workspace.windows.remove("AAA", KEYS[0])
+    assert list((validated / "data" / "validation" / "scope=AAA").glob(f"*={KEYS[0]}*")) == []
+
+
+def test_a_search_with_enough_trials_and_dates_shows_how_likely_it_overfitted(validated, open_workspace):
+    workspace = open_workspace(validated, SA_TUNING__TRIALS="6", SA_TUNING__VALIDATION_FRACTION="0.4")
+    (outcome,) = compute_windows(workspace, [("UNIVERSE", KEYS[0])])
+    found = outcome.result.overfitting
+    assert found == judge_search(outcome.result.trial_gains[outcome.result.feature_group], 5)
+    assert (found.trials, found.blocks, found.reason) == (3, 4, "")
+    assert 0 <= found.probability <= 1
