@@ -1,4 +1,5 @@
-"""Calibrators of three-class probabilities: sigmoid (Platt), temperature with class bias, Dirichlet. Plain JSON state.
+"""Calibrators of three-class probabilities, with plain JSON state: sigmoid (Platt), nested sigmoids, temperature with
+class bias, Dirichlet.
 
 All of them map log-probabilities linearly before they normalise, and all have a prior around "the model is
 right as it is" (normal near it, exponential far from it), weighed against rows / `overlap` independent
@@ -12,13 +13,21 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from signals_core.errors import BundleError, MissingPrerequisite
-from signals_core.ml.target import CLASSES
+from signals_core.ml.calibrator_state import FORMAT, read_state, write_state
+from signals_core.ml.linear_scores import (
+    fit_sigmoid,
+    log_odds,
+    log_probabilities,
+    prior_loss,
+    sigmoid,
+    softmax,
+    softmax_loss,
+)
+from signals_core.ml.target import CLASSES, DOWN, FLAT, UP
 
-_EPSILON = 1e-6
 _NEUTRAL = 1 / len(CLASSES)
-FORMAT = 1
 
-Method = Literal["sigmoid", "temperature", "dirichlet"]
+Method = Literal["sigmoid", "nested", "temperature", "dirichlet"]
 
 _SLOPE_SPREAD = 0.5
 """Standard deviation of the prior of slopes around 1: two models in three are between half and 1.5 times as sure
@@ -87,28 +96,15 @@ class ConfidenceCalibrator:
         Raises:
             MissingPrerequisite: a class does not occur.
         """
-        from scipy.optimize import minimize
-
         _check_classes(labels)
         # Measured from the forecast that knows nothing: a wrong slope alone leaves that one where it is.
         neutral = float(np.log(_NEUTRAL / (1 - _NEUTRAL)))
-        logits = _logits(probabilities) - neutral
-        slopes, biases = np.empty(len(CLASSES)), np.empty(len(CLASSES))
+        away = log_odds(probabilities) - neutral
         spread, weight = np.array([self.slope_spread, self.bias_spread]), self.overlap / len(labels)
-        for number in range(len(CLASSES)):
-            happened = labels == number
-            positives = int(happened.sum())
-            # Platt's targets: a class seen n times is not certain at the edge of the data.
-            high, low = (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2)
-            solution = minimize(
-                _platt_loss,
-                x0=np.array([1.0, 0.0]),
-                args=(logits[:, number], np.where(happened, high, low), neutral, spread, weight),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[(0.0, None), (None, None)],
-            )
-            slopes[number], biases[number] = solution.x
+        fits = [
+            fit_sigmoid(away[:, number], labels == number, neutral, spread, weight) for number in range(len(CLASSES))
+        ]
+        slopes, biases = np.array(fits).T
         self.slopes, self.intercepts, self.rows = slopes, neutral * (1 - slopes) + biases, len(labels)
         return self
 
@@ -119,13 +115,13 @@ class ConfidenceCalibrator:
             MissingPrerequisite: the calibrator was not fitted.
         """
         slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        separate = 1 / (1 + np.exp(-(_logits(probabilities) * slopes + intercepts)))
+        separate = sigmoid(log_odds(probabilities) * slopes + intercepts)
         return separate / separate.sum(axis=1, keepdims=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON state."""
         slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        return _state("sigmoid", self.rows, slopes=slopes, intercepts=intercepts)
+        return write_state("sigmoid", self.rows, slopes=slopes, intercepts=intercepts)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "ConfidenceCalibrator":
@@ -134,7 +130,70 @@ class ConfidenceCalibrator:
         Raises:
             BundleError: the state is of another format or method, or its numbers are not three finite ones.
         """
-        found = _read(state, "sigmoid", slopes=(len(CLASSES),), intercepts=(len(CLASSES),))
+        found = read_state(state, "sigmoid", slopes=(len(CLASSES),), intercepts=(len(CLASSES),))
+        return cls(found["slopes"], found["intercepts"], int(state["rows"]))
+
+
+@dataclass
+class NestedCalibrator:
+    """Two sigmoids by the chain rule: FLAT against a move, and UP against DOWN of what moved.
+
+    Nested dichotomies (Frank and Kramer 2004), each a sigmoid of Platt's. Models know more about volatility than
+    about direction; here one slope says how sure they may be of each, where one sigmoid a class confounds the two.
+    The slopes are held at 0 or above.
+    """
+
+    slopes: np.ndarray | None = None
+    """(2,): of the log-odds of FLAT against a move, and of UP against DOWN."""
+    intercepts: np.ndarray | None = None
+    rows: int = 0
+    overlap: float = 5
+    slope_spread: float = _SLOPE_SPREAD
+    bias_spread: float = _BIAS_SPREAD
+
+    def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> "NestedCalibrator":
+        """Fit on out-of-fold probabilities (n, 3) and labels (n,).
+
+        Raises:
+            MissingPrerequisite: a class does not occur.
+        """
+        _check_classes(labels)
+        spread, moved = np.array([self.slope_spread, self.bias_spread]), labels != FLAT
+        neutral = np.array([np.log(_NEUTRAL / (1 - _NEUTRAL)), 0.0])
+        away = _chain_log_odds(probabilities) - neutral
+        fits = [
+            fit_sigmoid(
+                away[rows, number], labels[rows] == happened, neutral[number], spread, self.overlap / rows.sum()
+            )
+            for number, (rows, happened) in enumerate(((np.ones_like(moved), FLAT), (moved, UP)))
+        ]
+        self.slopes, biases = np.array(fits).T
+        self.intercepts, self.rows = neutral * (1 - self.slopes) + biases, len(labels)
+        return self
+
+    def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, 3) that sum to one.
+
+        Raises:
+            MissingPrerequisite: the calibrator was not fitted.
+        """
+        slopes, intercepts = _fitted(self.slopes, self.intercepts)
+        flat, up = sigmoid(_chain_log_odds(probabilities) * slopes + intercepts).T
+        return np.column_stack([(1 - flat) * (1 - up), flat, (1 - flat) * up])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON state."""
+        slopes, intercepts = _fitted(self.slopes, self.intercepts)
+        return write_state("nested", self.rows, slopes=slopes, intercepts=intercepts)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "NestedCalibrator":
+        """The calibrator of a `to_dict`.
+
+        Raises:
+            BundleError: the state is of another format or method, or its numbers are not two finite ones.
+        """
+        found = read_state(state, "nested", slopes=(2,), intercepts=(2,))
         return cls(found["slopes"], found["intercepts"], int(state["rows"]))
 
 
@@ -162,14 +221,14 @@ class TemperatureCalibrator:
         from scipy.optimize import minimize
 
         _check_classes(labels)
-        logs, happened = _logs(probabilities), np.eye(len(CLASSES))[labels]
+        logs, happened = log_probabilities(probabilities), np.eye(len(CLASSES))[labels]
         spread = np.array([self.slope_spread, *[self.bias_spread] * len(CLASSES)])
         weight, start = self.overlap / len(labels), np.array([1.0, 0.0, 0.0, 0.0])
 
         def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-            value, residual = _softmax_loss(x[0] * logs + x[1:], happened)
+            value, residual = softmax_loss(x[0] * logs + x[1:], happened)
             gradient = np.array([(residual * logs).sum(), *residual.sum(axis=0)])
-            prior, pull = _prior(x - start, spread)
+            prior, pull = prior_loss(x - start, spread)
             return value + weight * prior, gradient + weight * pull
 
         bounds = [(0.0, None), *[(None, None)] * len(CLASSES)]
@@ -184,12 +243,12 @@ class TemperatureCalibrator:
             MissingPrerequisite: the calibrator was not fitted.
         """
         slope, biases = _fitted(self.slope, self.biases)
-        return _softmax(slope * _logs(probabilities) + biases)
+        return softmax(slope * log_probabilities(probabilities) + biases)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON state."""
         slope, biases = _fitted(self.slope, self.biases)
-        return _state("temperature", self.rows, slope=slope, biases=biases)
+        return write_state("temperature", self.rows, slope=slope, biases=biases)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "TemperatureCalibrator":
@@ -198,7 +257,7 @@ class TemperatureCalibrator:
         Raises:
             BundleError: the state is of another format or method, or its numbers are not four finite ones.
         """
-        found = _read(state, "temperature", slope=(1,), biases=(len(CLASSES),))
+        found = read_state(state, "temperature", slope=(1,), biases=(len(CLASSES),))
         return cls(found["slope"], found["biases"], int(state["rows"]))
 
 
@@ -229,7 +288,7 @@ class DirichletCalibrator:
         from scipy.optimize import minimize
 
         _check_classes(labels)
-        logs, happened = _logs(probabilities), np.eye(len(CLASSES))[labels]
+        logs, happened = log_probabilities(probabilities), np.eye(len(CLASSES))[labels]
         # Measured from the forecast that knows nothing: wrong weights alone leave that one where it is.
         neutral = float(np.log(_NEUTRAL))
         design = np.column_stack([logs - neutral, np.ones(len(logs))])
@@ -242,8 +301,8 @@ class DirichletCalibrator:
 
         def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
             weights = free @ x
-            value, residual = _softmax_loss(design @ weights.reshape(diagonal.shape).T, happened)
-            prior, pull = _prior(weights - identity, spread)
+            value, residual = softmax_loss(design @ weights.reshape(diagonal.shape).T, happened)
+            prior, pull = prior_loss(weights - identity, spread)
             return value + weight * prior, free.T @ ((residual.T @ design).ravel() + weight * pull)
 
         bounds = [(None, None) if is_bias else (0.0, None) for is_bias in bias.ravel()]
@@ -260,12 +319,12 @@ class DirichletCalibrator:
             MissingPrerequisite: the calibrator was not fitted.
         """
         weights, biases = _fitted(self.weights, self.biases)
-        return _softmax(_logs(probabilities) @ weights.T + biases)
+        return softmax(log_probabilities(probabilities) @ weights.T + biases)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON state."""
         weights, biases = _fitted(self.weights, self.biases)
-        return _state("dirichlet", self.rows, weights=weights, biases=biases)
+        return write_state("dirichlet", self.rows, weights=weights, biases=biases)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "DirichletCalibrator":
@@ -274,12 +333,13 @@ class DirichletCalibrator:
         Raises:
             BundleError: the state is of another format or method, or its numbers are not twelve finite ones.
         """
-        found = _read(state, "dirichlet", weights=(len(CLASSES), len(CLASSES)), biases=(len(CLASSES),))
+        found = read_state(state, "dirichlet", weights=(len(CLASSES), len(CLASSES)), biases=(len(CLASSES),))
         return cls(found["weights"], found["biases"], int(state["rows"]))
 
 
 _METHODS: dict[str, Any] = {
     "sigmoid": ConfidenceCalibrator,
+    "nested": NestedCalibrator,
     "temperature": TemperatureCalibrator,
     "dirichlet": DirichletCalibrator,
 }
@@ -297,63 +357,10 @@ def _fitted(first: np.ndarray | None, second: np.ndarray | None) -> tuple[np.nda
     return first, second
 
 
-def _state(method: str, rows: int, **numbers: np.ndarray) -> dict[str, Any]:
-    plain = {name: values.tolist() for name, values in numbers.items()}
-    return {"format": FORMAT, "method": method, "classes": list(CLASSES), **plain, "rows": rows}
-
-
-def _read(state: dict[str, Any], method: str, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    if state.get("format") != FORMAT or state.get("method") != method:
-        raise BundleError(
-            f"calibrator of format {state.get('format')!r}, method {state.get('method')!r}; "
-            f"expected format {FORMAT}, {method}"
-        )
-    absent = [key for key in ("classes", *shapes, "rows") if key not in state]
-    if absent:
-        raise BundleError(f"calibrator lacks {', '.join(absent)}")
-    if state["classes"] != list(CLASSES):
-        raise BundleError(f"calibrator is for the classes {state['classes']}, not {list(CLASSES)}")
-    found = {}
-    for name, shape in shapes.items():
-        try:
-            found[name] = np.asarray(state[name], dtype="float64")
-        except (TypeError, ValueError):
-            raise BundleError(f"calibrator's {name} are no numbers") from None
-        if found[name].shape != shape:
-            raise BundleError(f"calibrator needs {' x '.join(map(str, shape))} {name}, not {found[name].shape}")
-        if not np.isfinite(found[name]).all():
-            raise BundleError(f"calibrator's {name} hold numbers that are not finite")
-    return found
-
-
-def _logs(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.clip(probabilities, _EPSILON, 1))
-
-
-def _logits(probabilities: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    return np.log(clipped / (1 - clipped))
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
-
-
-def _softmax_loss(scores: np.ndarray, happened: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean log-loss, and its gradient by the scores (n, 3), already divided by n."""
-    probabilities = _softmax(scores)
-    value = -np.log(np.maximum((probabilities * happened).sum(axis=1), _EPSILON**2)).mean()
-    return float(value), (probabilities - happened) / len(happened)
-
-
-def _prior(away: np.ndarray, spread: np.ndarray) -> tuple[float, np.ndarray]:
-    """Minus the log of the prior and its gradient: normal near 0, exponential beyond one spread (pseudo-Huber).
-
-    A model that is grossly wrong is not pulled back the harder for it.
-    """
-    root = np.sqrt(1 + (away / spread) ** 2)
-    return float((root - 1).sum()), away / spread**2 / root
+def _chain_log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Log-odds (n, 2) of FLAT against a move and of UP against DOWN."""
+    logs = log_probabilities(probabilities)
+    return np.column_stack([log_odds(probabilities)[:, FLAT], logs[:, UP] - logs[:, DOWN]])
 
 
 def _from_free_numbers() -> np.ndarray:
@@ -371,14 +378,3 @@ def _from_free_numbers() -> np.ndarray:
                 matrix[place[row, column], place[row, column]] = -1
                 matrix[place[row, column], place[column, column]] = 1
     return matrix
-
-
-def _platt_loss(
-    parameters: np.ndarray, logits: np.ndarray, wanted: np.ndarray, neutral: float, spread: np.ndarray, weight: float
-) -> tuple[float, np.ndarray]:
-    slope, bias = parameters
-    score = neutral + slope * logits + bias
-    prior, pull = _prior(parameters - np.array([1.0, 0.0]), spread)
-    loss = float((np.logaddexp(0, score) - wanted * score).mean()) + weight * prior
-    residual = 1 / (1 + np.exp(-score)) - wanted
-    return loss, np.array([(residual * logits).mean(), residual.mean()]) + weight * pull

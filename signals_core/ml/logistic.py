@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from signals_core.ml.feature_groups import FeatureGroup, distinct_groups, earns_its_place
+from signals_core.ml.linear_scores import softmax
 from signals_core.ml.metrics import log_loss_rows
 from signals_core.ml.pipeline import labels_of
 from signals_core.ml.splits import split_latest
@@ -69,7 +70,7 @@ class LogisticRegression:
 
     def predict_proba(self, features: pd.DataFrame) -> np.ndarray:
         """Probabilities (n, 3) of DOWN, FLAT, UP."""
-        return _softmax(self.standardiser.transform(features) @ self.coefficients.T + self.intercepts)
+        return softmax(self.standardiser.transform(features) @ self.coefficients.T + self.intercepts)
 
 
 def fit_logistic(
@@ -126,7 +127,7 @@ def _search(
     best, best_losses = _PENALTIES[0], np.full(len(scored), np.inf)
     for penalty in _PENALTIES:
         coefficients, intercepts = path.at(penalty)
-        losses = log_loss_rows(_softmax(rows @ coefficients.T + intercepts), scored)
+        losses = log_loss_rows(softmax(rows @ coefficients.T + intercepts), scored)
         if losses.mean() < best_losses.mean():
             best, best_losses = penalty, losses
     return best, pd.Series(best_losses, index=score.index)
@@ -146,8 +147,3 @@ class _Path:
         self._model.set_params(C=1 / (penalty * len(self._labels)))
         self._model.fit(self._rows, self._labels)
         return self._model.coef_.copy(), self._model.intercept_.copy()
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)

@@ -191,9 +191,9 @@ class PooledOverfitting:
         without = f"; {self.without} more have none: {self.reason}" if self.without else ""
         return (
             f"probability that the search overfitted {self.probability:.2f} (.5 is chance), by window median "
-            f"{self.median:.2f}, {self.lowest:.2f} to {self.highest:.2f}; the chosen trial is worse than the class prior "
-            f"in {self.probability_of_loss:.2f} of the halves ({self.trials:,} finished trials of {self.windows} windows, "
-            f"without those given up early{without})"
+            f"{self.median:.2f}, {self.lowest:.2f} to {self.highest:.2f}; the chosen trial is worse than the class "
+            f"prior in {self.probability_of_loss:.2f} of the halves ({self.trials:,} finished trials of {self.windows} "
+            f"windows, without those given up early{without})"
         )
 
 

@@ -1,7 +1,7 @@
 """Validation windows on disk: one Parquet file a window, its figures in the file's metadata.
 
-A second one beside it holds what every finished trial of the search scored, date by date. It is evidence: no figure is read
-from it again, so that its loss makes no window stale.
+A second one beside it holds what every finished trial of the search scored, date by date. It is evidence: no figure
+is read from it again, so that its loss makes no window stale.
 """
 
 import json

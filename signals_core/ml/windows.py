@@ -21,7 +21,7 @@ from signals_core.workspace import Panel, Workspace
 _CODE = tuple(
     f"signals_core.ml.{name}"
     for name in (
-        *("validation", "splits", "pipeline", "tuning", "feature_groups", "logistic", "champion"),
+        *("validation", "splits", "pipeline", "tuning", "feature_groups", "logistic", "linear_scores", "champion"),
         *("metrics", "scores", "reliability", "dependence", "sharpe", "overfitting"),
     )
 )

@@ -7,6 +7,7 @@ from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.ml.calibration import (
     ConfidenceCalibrator,
     DirichletCalibrator,
+    NestedCalibrator,
     TemperatureCalibrator,
     calibrator_of,
     read_calibrator,
@@ -14,8 +15,9 @@ from signals_core.ml.calibration import (
 from signals_core.ml.metrics import log_loss_rows
 from tests.core.ml.forecasts import distorted
 
-ALL = pytest.mark.parametrize("kind", [ConfidenceCalibrator, TemperatureCalibrator, DirichletCalibrator])
-METHODS = pytest.mark.parametrize("method", ["sigmoid", "temperature", "dirichlet"])
+KINDS = (ConfidenceCalibrator, NestedCalibrator, TemperatureCalibrator, DirichletCalibrator)
+ALL = pytest.mark.parametrize("kind", KINDS)
+METHODS = pytest.mark.parametrize("method", ["sigmoid", "nested", "temperature", "dirichlet"])
 
 
 def truth(rows: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +221,7 @@ def test_state_written_by_the_first_version_still_serves():
 def test_a_state_is_read_by_its_own_method_only(method):
     table, labels = truth(rows=500)
     kept = calibrator_of(method, overlap=5).fit(table, labels).to_dict()
-    for kind in (ConfidenceCalibrator, TemperatureCalibrator, DirichletCalibrator):
+    for kind in KINDS:
         if isinstance(calibrator_of(method, overlap=5), kind):
             assert np.array_equal(kind.from_dict(kept).predict_proba(table), read_calibrator(kept).predict_proba(table))
         else:
@@ -230,6 +232,8 @@ def test_a_state_is_read_by_its_own_method_only(method):
 @pytest.mark.parametrize(
     ("method", "changes", "text"),
     [
+        ("nested", {"slopes": [1.0, 1.0, 1.0]}, "needs 2 slopes"),
+        ("nested", {"intercepts": [float("inf"), 0.0]}, "not finite"),
         ("temperature", {"slope": [1.0, 1.0]}, "needs 1 slope"),
         ("temperature", {"biases": [0.0, float("nan"), 0.0]}, "not finite"),
         ("dirichlet", {"weights": [1.0] * 9}, "needs 3 x 3 weights"),
@@ -241,6 +245,7 @@ def test_a_state_is_read_by_its_own_method_only(method):
 )
 def test_state_of_other_methods_is_refused_with_the_reason(method, changes, text):
     whole = {
+        "nested": {"slopes": [1.0] * 2, "intercepts": [0.0] * 2},
         "temperature": {"slope": [1.0], "biases": [0.0] * 3},
         "dirichlet": {"weights": np.eye(3).tolist(), "biases": [0.0] * 3},
         "isotonic": {},
@@ -250,3 +255,37 @@ def test_state_of_other_methods_is_refused_with_the_reason(method, changes, text
         assert read_calibrator(kept).predict_proba(np.array([[0.2, 0.3, 0.5]]))[0] == pytest.approx([0.2, 0.3, 0.5])
     with pytest.raises(BundleError, match=text):
         read_calibrator({**kept, **changes})
+
+
+def test_nested_sigmoids_judge_direction_apart_from_volatility():
+    """A model right about FLAT, and three times too sure of the direction."""
+    table, labels = truth(60_000)
+    flat, up = table[:, 1], table[:, 2] / (1 - table[:, 1])
+    sure = 1 / (1 + np.exp(-3 * np.log(up / (1 - up))))
+    said = np.column_stack([(1 - flat) * (1 - sure), flat, (1 - flat) * sure])
+    calibrator = NestedCalibrator().fit(said, labels)
+    assert calibrator.slopes == pytest.approx([1, 1 / 3], abs=0.05)
+    left = {kind: np.abs(kind().fit(said, labels).predict_proba(said) - table).mean() for kind in KINDS}
+    assert left[NestedCalibrator] < 0.005
+    assert left[NestedCalibrator] < 0.5 * left[ConfidenceCalibrator]
+
+
+def test_a_direction_that_is_noise_is_taken_back_while_the_volatility_stays():
+    random = np.random.default_rng(0)
+    flat, noise = random.beta(12, 18, 60_000), random.normal(0, 0.4, 60_000)
+    labels = np.where(random.random(60_000) < flat, 1, 2 * random.integers(0, 2, 60_000))
+    up = 1 / (1 + np.exp(-noise))
+    said = np.column_stack([(1 - flat) * (1 - up), flat, (1 - flat) * up])
+    calibrator = NestedCalibrator().fit(said, labels)
+    assert calibrator.slopes == pytest.approx([1, 0], abs=0.05)
+    assert np.abs(calibrator.predict_proba(said)[:, 1] - flat).mean() < 0.005
+    assert calibrator.predict_proba(said)[:, 2] == pytest.approx((1 - flat) / 2, abs=0.03)
+
+
+def test_nested_state_says_what_it_means():
+    kept = {"format": 1, "method": "nested", "classes": ["DOWN", "FLAT", "UP"], "rows": 9}
+    said = read_calibrator({**kept, "slopes": [1.0, 0.5], "intercepts": [0.0, 0.2]}).predict_proba(
+        np.array([[0.2, 0.3, 0.5]])
+    )
+    up = 1 / (1 + np.exp(-(0.5 * np.log(0.5 / 0.2) + 0.2)))
+    assert said[0] == pytest.approx([0.7 * (1 - up), 0.3, 0.7 * up])

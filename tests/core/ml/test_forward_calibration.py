@@ -16,7 +16,7 @@ from signals_core.ml.metrics import log_loss_rows
 from signals_core.ml.reliability import calibration_error
 from tests.core.ml.forecasts import Forecasts, distorted, true_forecasts
 
-METHODS: tuple[Method, ...] = ("sigmoid", "temperature", "dirichlet")
+METHODS: tuple[Method, ...] = ("sigmoid", "nested", "temperature", "dirichlet")
 HORIZON = 5
 
 
@@ -117,7 +117,9 @@ def test_auto_finds_the_method_that_a_distortion_needs():
 def test_another_method_must_beat_the_default_by_more_than_its_uncertainty():
     days = pd.bdate_range("2020-01-01", periods=400, name="date")
     noise = np.random.default_rng(5).normal(size=400)
-    table = pd.DataFrame({"sigmoid": 1.0, "temperature": 1.0, "dirichlet": 1.0 - 0.001 + 0.1 * noise}, index=days)
+    table = pd.DataFrame(
+        {"sigmoid": 1.0, "nested": 1.0, "temperature": 1.0, "dirichlet": 1.0 - 0.001 + 0.1 * noise}, index=days
+    )
     table["dirichlet"] += 0.999 - table["dirichlet"].mean()
     assert choose_method(table, HORIZON) == "sigmoid"
     table["temperature"] -= 0.001  # the same every day: no doubt about it

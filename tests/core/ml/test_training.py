@@ -203,7 +203,10 @@ def test_automatic_calibration_trains_a_model_that_serves(validated, open_worksp
     version = train_model(workspace, "UNIVERSE", AS_OF, "person").version
     model = load_bundle(workspace.models / version.model_path)
     choice = model.manifest["calibration"]
-    assert (choice["asked"], set(choice["gain_over_raw"])) == ("auto", {"sigmoid", "temperature", "dirichlet"})
+    assert (choice["asked"], set(choice["gain_over_raw"])) == (
+        "auto",
+        {"sigmoid", "nested", "temperature", "dirichlet"},
+    )
     assert type(model.calibrator) is type(calibrator_of(choice["method"], overlap=5))
     assert version.active
 
