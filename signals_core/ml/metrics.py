@@ -186,23 +186,36 @@ def information_coefficient(view: pd.Series, forward_return: pd.Series, horizon:
     return InformationCoefficient(newey_west_mean(product, horizon), False)
 
 
-def signal_returns(probabilities: pd.DataFrame, trade_return: pd.Series, horizon: int, cost_bps: float) -> pd.Series:
+def signal_returns(
+    probabilities: pd.DataFrame,
+    trade_return: pd.Series,
+    horizon: int,
+    cost_bps: float,
+    sessions: pd.DatetimeIndex | None = None,
+) -> pd.Series:
     """Daily net returns of following the signal with overlapping tranches.
 
     At the close of t each symbol gets a view p_up - p_down; at the next open 1/horizon of the book follows
     it and is held `horizon` sessions. A day's return is the mean over symbols of the tranches' mean view
     times that day's open-to-open return, less `cost_bps` per unit of changed position.
-    A symbol's days without a known return are left out: what it still holds after its last row is not counted.
+    A symbol's days without a known return are left out: it is closed before them, at the same cost, and what of
+    its tranches is still to run after them is opened again. So a record pays for every position it takes, to the
+    end; that the last tranches would have run on after it is not counted.
 
     Args:
         probabilities: index (symbol, date), columns p_down, p_flat, p_up.
         trade_return: same index; open[t+2] / open[t+1] - 1.
+        sessions: every session of the span, in order. None: the dates of the rows, if none is missing between them.
     """
     view = (probabilities["p_up"] - probabilities["p_down"]).unstack("symbol").sort_index()
+    if sessions is not None:
+        view = view.reindex(sessions)
     earned = trade_return.unstack("symbol").reindex_like(view)
-    position = view.fillna(0).rolling(horizon, min_periods=1).sum() / horizon
-    cost = position.diff().abs().fillna(position.abs()) * cost_bps / 1e4
-    return (position * earned - cost).mean(axis=1).dropna()
+    known = earned.notna()
+    position = (view.fillna(0).rolling(horizon, min_periods=1).sum() / horizon).where(known, 0.0)
+    opened = position.diff().abs().fillna(position.abs())
+    closed = position.abs().where(~known.shift(-1, fill_value=False), 0.0)
+    return (position * earned - (opened + closed) * cost_bps / 1e4).mean(axis=1).dropna()
 
 
 def sharpe_ratio(daily_returns: pd.Series) -> float:

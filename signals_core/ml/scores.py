@@ -58,6 +58,7 @@ def return_figures(
     horizon: int,
     cost_bps: float,
     trials: int,
+    sessions: pd.DatetimeIndex | None = None,
 ) -> dict[str, Any]:
     """What following the signal p_up - p_down would have earned.
 
@@ -70,10 +71,11 @@ def return_figures(
         forward_return: same index; over the horizon, NaN where not known.
         trade_return: same index; open[t+2] / open[t+1] - 1, NaN where not known.
         trials: everything that was tried on the way to these probabilities.
+        sessions: every session of the span, where the rows may lack some between them.
     """
     view = probabilities["p_up"] - probabilities["p_down"]
     skill = information_coefficient(view, forward_return, horizon)
-    daily = signal_returns(probabilities, trade_return, horizon, cost_bps)
+    daily = signal_returns(probabilities, trade_return, horizon, cost_bps, sessions)
     sharpe = sharpe_estimate(daily, lags=2 * horizon - 1)
     return _plain(
         {

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from signals_core import __version__
+from signals_core.calendar import sessions_between
 from signals_core.errors import BundleError, DataError, MissingPrerequisite
 from signals_core.ml import metrics
 from signals_core.ml.bundle import (
@@ -147,7 +148,11 @@ def _train(
     out_of_fold = out_of_fold.assign(trade_return=trade_returns(workspace, out_of_fold.index))
     trials = max(settings.tuning.trials, 1) * len(windows)
     overfitting = pool_searches([window.overfitting for window in windows])
-    figures = _figures(out_of_fold, horizon, settings.validation.cost_bps, trials) | {
+    dates = out_of_fold.index.get_level_values("date")
+    sessions = sessions_between(
+        settings.exchange.calendar, dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date()
+    )
+    figures = _figures(out_of_fold, horizon, settings.validation.cost_bps, trials, sessions) | {
         "train_rows": fitted["rows"],
         "windows": len(windows),
         "mean_window_sharpe": float(np.mean([w.sharpe_ratio for w in windows])),
@@ -207,7 +212,9 @@ def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figures(out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: int) -> dict[str, Any]:
+def _figures(
+    out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: int, sessions: pd.DatetimeIndex
+) -> dict[str, Any]:
     """The pooled figures of the calibrated rows, each date once."""
     losses = row_losses(out_of_fold)
     if losses.empty:
@@ -241,7 +248,7 @@ def _figures(out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: i
         "gain_over_raw": over_raw.mean,
         "gain_over_raw_error": over_raw.standard_error,
         **probability_figures(calibrated.to_numpy(), labels, rows.index, horizon),
-        **return_figures(signal, rows["forward_return"], rows["trade_return"], horizon, cost_bps, trials),
+        **return_figures(signal, rows["forward_return"], rows["trade_return"], horizon, cost_bps, trials, sessions),
     }
 
 

@@ -83,8 +83,7 @@ def judge(
     rows = calibrated[calibrated[CALIBRATED_COLUMNS].notna().all(axis=1)]
     if rows.empty:
         raise MissingPrerequisite("no window could be calibrated: the panel needs one more test period")
-    trades = panel.target.loc[rows.index, "trade_return"]
-    return _judgement(market, calibrated, rows, trades, ml)
+    return _judgement(market, calibrated, rows, panel.target["trade_return"], ml)
 
 
 def _judgement(market: Market, every: pd.DataFrame, rows: pd.DataFrame, trades: pd.Series, ml: MLSettings) -> Judgement:
@@ -93,7 +92,8 @@ def _judgement(market: Market, every: pd.DataFrame, rows: pd.DataFrame, trades: 
     parts = [metrics.split_log_loss_rows(table, labels) for table in (prior, forecast)]
     whether, which = (pd.Series(p - f, index=rows.index) for p, f in zip(*parts, strict=True))
     views = pd.DataFrame(forecast, index=rows.index, columns=PROBABILITY_COLUMNS)
-    daily = metrics.signal_returns(views, trades, horizon, ValidationSettings().cost_bps)
+    sessions = trades.index.unique("date").sort_values()  # the last ones of each window are not among the rows
+    daily = metrics.signal_returns(views, trades[rows.index], horizon, ValidationSettings().cost_bps, sessions)
     dates = rows.index.get_level_values("date").to_numpy()
     return Judgement(
         dates=len(np.unique(dates)),

@@ -135,6 +135,52 @@ def test_the_first_position_pays_to_be_opened():
     assert earned[DATES[0]] == pytest.approx(-0.001)
 
 
+def test_what_is_still_held_at_the_end_is_sold_at_a_cost():
+    trade = one_symbol(np.full(len(DATES), 0.01))
+    last = len(DATES) - 1
+    earned = metrics.signal_returns(views_at({last: CERTAIN_UP}), trade, horizon=5, cost_bps=10)
+    # A fifth of the book: bought, held for the one day that is known, sold.
+    assert earned.to_numpy() == pytest.approx([0.0] * last + [0.01 / 5 - 2 * 0.001 / 5])
+
+
+def test_every_position_is_paid_for_twice_wherever_the_record_ends():
+    """One unit of turnover in, one out: of a view a day, held for one session."""
+    dates = pd.bdate_range("2020-01-01", periods=40, name="date")
+    for end in range(1, 40):
+        views = views_at({end - 1: CERTAIN_UP, 0: CERTAIN_UP}, dates[:end])
+        earned = metrics.signal_returns(views, one_symbol(np.zeros(end), dates[:end]), horizon=1, cost_bps=10)
+        trips = 1 if end == 1 else 2
+        held_through = end == 2  # from one view into the next: nothing is traded between them
+        assert earned.sum() == pytest.approx(-0.001 * 2 * (1 if held_through else trips))
+
+
+def test_a_symbol_that_is_delisted_is_sold_on_its_last_day_and_the_others_go_on():
+    trade = one_symbol(np.full(len(DATES), 0.01))
+    gone = one_symbol(np.full(10, 0.01), DATES[:10], "GONE")
+    flat, held = views_at({}), views_at({8: CERTAIN_UP}, DATES[:10])
+    held.index = gone.index
+    earned = metrics.signal_returns(pd.concat([flat, held]), pd.concat([trade, gone]), horizon=5, cost_bps=10)
+    expected = np.zeros(len(DATES))
+    expected[8] = (0.01 / 5 - 0.001 / 5) / 2
+    expected[9] = (0.01 / 5 - 0.001 / 5) / 2
+    assert earned.to_numpy() == pytest.approx(expected)
+
+
+def test_a_tranche_ends_on_its_session_though_the_rows_pause_in_between():
+    """A view of session 4 is held for five; rows of 6 to 11 are missing, and a view of 12 is one of its own."""
+    kept = [i for i in range(len(DATES)) if not 6 <= i < 12]
+    views, trade = views_at({4: CERTAIN_UP, 12: CERTAIN_DOWN}), one_symbol(np.full(len(DATES), 0.01))
+    earned = metrics.signal_returns(views.iloc[kept], trade.iloc[kept], 5, cost_bps=10, sessions=DATES)
+    expected = pd.Series(0.0, index=DATES)
+    expected.iloc[4:6] = 0.01 / 5
+    expected.iloc[12:17] = -0.01 / 5
+    expected.iloc[[4, 5, 12, 17]] -= 0.001 / 5
+    assert earned.to_numpy() == pytest.approx(expected.iloc[kept].to_numpy())
+    # Without the sessions the old view would be held on through three days of the new one.
+    careless = metrics.signal_returns(views.iloc[kept], trade.iloc[kept], 5, cost_bps=0)
+    assert careless[DATES[13]] == pytest.approx(0.0)
+
+
 def random_following(cost_bps: float = 0.0, delay: int = 0) -> pd.Series:
     dates = pd.bdate_range("2020-01-01", periods=500, name="date")
     random = np.random.default_rng(4)
