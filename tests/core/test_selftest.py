@@ -13,7 +13,7 @@ from signals_core.cli.selftest import selftest_command
 from signals_core.features.technical import TechnicalFeatureCalculator
 from signals_core.ml import tuning
 from signals_core.ml.metrics import Estimate
-from signals_core.selftest import Finding, check_integrity, check_null
+from signals_core.selftest import Finding, SelfTest, check_integrity, check_null, check_volatility
 from signals_core.synthetic import Market, MarketModel, make_market
 from signals_core.synthetic.judgement import judge
 from signals_core.workspace import Panel
@@ -63,7 +63,31 @@ def test_a_feature_that_knows_the_label_fails_the_null(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Market, "panel", leaking)
     names = failed(check_null(seed=5, symbols=10, trials=1))
-    assert {"random walk: log-loss gain in standard errors", "random walk: share of rows above 0.55"} <= names
+    assert {"log-loss gain in standard errors", "share of rows above 0.55"} <= names
+
+
+def test_a_feature_that_knows_the_direction_fails_where_only_volatility_can_be_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = Market.panel
+
+    def leaking(self: Market, *given: object, **named: object) -> Panel:
+        panel = honest(self, *given, **named)  # type: ignore[arg-type]
+        side = np.sign(panel.target["forward_return"]).astype("float32")
+        return Panel(panel.features.assign(oracle=side), panel.target)
+
+    monkeypatch.setattr(Market, "panel", leaking)
+    names = failed(check_volatility(seed=5, symbols=10, trials=1))
+    assert {"gain of UP against DOWN in standard errors", "|Sharpe ratio|"} <= names
+
+
+def test_bars_that_break_their_schema_are_a_finding_and_no_crash() -> None:
+    market = make_market(2, "2015-01-02", "2015-06-01", MarketModel(), seed=2)
+    assert selftest._bad_bars(market) == []
+    market.bars["S001"].iloc[3, market.bars["S001"].columns.get_loc("high")] = 0.01
+    (problem,) = selftest._bad_bars(market)
+    assert "S001" in problem
+    assert "high" in problem
 
 
 def test_a_judgement_knows_its_dates_parts_and_that_nothing_is_planted() -> None:
@@ -85,7 +109,7 @@ def command(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """The command on findings that are given, so that it answers at once."""
 
     def run(findings: list[Finding], *arguments: str):  # type: ignore[no-untyped-def]
-        monkeypatch.setattr(selftest, "selftest", lambda *_: findings)
+        monkeypatch.setattr(selftest, "selftest", lambda seed, *_: SelfTest(seed, findings))
         app = typer.Typer()
         app.command()(selftest_command)
         return CliRunner().invoke(app, list(arguments))
@@ -93,29 +117,48 @@ def command(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return run
 
 
-GOOD = Finding("a", True, 1.0, 2.0, "at most")
-BAD = Finding("b", False, float("nan"), 2.0, "at least", "why")
+GOOD = Finding("a market, seed 4", "a", True, 1.0, 2.0, "at most")
+ESTIMATE = Finding("a market, seed 4", "b", False, float("nan"), 2.0, "at least", "why")
+EXACT = Finding("another, seed 4", "c", False, 1.0, 0.0, "at most", "why", exact=True)
 
 
-def test_the_command_ends_with_0_when_all_passed_and_3_otherwise(command) -> None:  # type: ignore[no-untyped-def]
-    assert command([GOOD]).exit_code == 0
-    result = command([GOOD, BAD])
-    assert result.exit_code == 3
-    assert "1 of 2 failed: do not trust this installation" in result.stdout
+@pytest.mark.parametrize(
+    ("findings", "code", "said"),
+    [
+        ([GOOD], 0, "all 1 passed with seed 4: on invented markets this installation finds what is there, and no more"),
+        ([GOOD, ESTIMATE], 3, "1 of 2 failed with seed 4: do not trust this installation yet"),
+        ([GOOD, EXACT], 3, "1 of 2 failed, not by chance: do not trust this installation"),
+        ([ESTIMATE, EXACT], 3, "2 of 2 failed, not by chance"),
+    ],
+)
+def test_the_command_says_whether_to_trust_the_installation_and_ends_with_3_if_not(  # type: ignore[no-untyped-def]
+    command, findings, code, said
+) -> None:
+    result = command(findings, "--seed", "4")
+    assert result.exit_code == code
+    text = " ".join(result.stdout.split())
+    assert said in text
+    assert ("signals selftest --seed 5" in text) == (findings == [GOOD, ESTIMATE])
+    assert all(finding.market in text for finding in findings)
 
 
 def test_the_command_gives_every_finding_as_json(command) -> None:  # type: ignore[no-untyped-def]
-    result = command([GOOD, BAD], "--json")
+    result = command([GOOD, ESTIMATE], "--seed", "4", "--json")
     assert result.exit_code == 3
     document = json.loads(result.stdout)
-    assert document[0] == {
-        "name": "a", "passed": True, "figure": 1.0, "threshold": 2.0, "rule": "at most", "detail": "",
+    assert (document["trusted"], document["seed"]) == (False, 4)
+    assert "do not trust this installation yet" in document["verdict"]
+    assert document["findings"][0] == {
+        "market": "a market, seed 4", "name": "a", "passed": True, "figure": 1.0, "threshold": 2.0,
+        "rule": "at most", "detail": "", "exact": False,
     }  # fmt: skip
-    assert document[1]["figure"] is None
+    assert document["findings"][1]["figure"] is None
 
 
 @pytest.mark.slow
 def test_the_whole_self_test_passes() -> None:
-    findings = selftest.selftest(workers=1)
-    assert failed(findings) == set()
-    assert len(findings) == 5 + 2 + 9
+    result = selftest.selftest(workers=1)
+    assert failed(result.findings) == set()
+    assert result.trusted
+    assert len(result.findings) == 5 + 5 + 2 + 9
+    assert all("seed 1" in finding.market for finding in result.findings)
