@@ -240,7 +240,7 @@ class TuningSettings(_Section):
 class CalibrationSettings(_Section):
     """How out-of-fold predictions become the calibrator."""
 
-    method: Literal["sigmoid", "nested", "temperature", "dirichlet", "auto"] = "sigmoid"
+    method: Literal["nested", "sigmoid", "temperature", "dirichlet", "auto"] = "nested"
     min_rows: int = Field(250, ge=30)
 
 

@@ -1,5 +1,5 @@
-"""Calibrators of three-class probabilities, with plain JSON state: sigmoid (Platt), nested sigmoids, temperature with
-class bias, Dirichlet.
+"""Calibrators of three-class probabilities, with plain JSON state: Platt's sigmoids, nested or one a class, temperature
+with class bias, Dirichlet.
 
 All of them map log-probabilities linearly before they normalise, and all have a prior around "the model is
 right as it is" (normal near it, exponential far from it), weighed against rows / `overlap` independent
@@ -27,7 +27,7 @@ from signals_core.ml.target import CLASSES, DOWN, FLAT, UP
 
 _NEUTRAL = 1 / len(CLASSES)
 
-Method = Literal["sigmoid", "nested", "temperature", "dirichlet"]
+Method = Literal["nested", "sigmoid", "temperature", "dirichlet"]
 
 _SLOPE_SPREAD = 0.5
 """Standard deviation of the prior of slopes around 1: two models in three are between half and 1.5 times as sure
@@ -76,7 +76,7 @@ def read_calibrator(state: dict[str, Any]) -> Calibrator:
 
 @dataclass
 class ConfidenceCalibrator:
-    """One sigmoid a class (Platt 1999), one against the rest, then normalised: the default.
+    """One sigmoid a class (Platt 1999), one against the rest, then normalised.
 
     P(class | p) is 1 / (1 + exp(-(slope * logit p + intercept))). The slope is held at 0 or above: a calibrator
     may say that a model knows nothing, never that it is right when it says the opposite.
@@ -136,7 +136,7 @@ class ConfidenceCalibrator:
 
 @dataclass
 class NestedCalibrator:
-    """Two sigmoids by the chain rule: FLAT against a move, and UP against DOWN of what moved.
+    """Two sigmoids by the chain rule: FLAT against a move, and UP against DOWN of what moved. The default.
 
     Nested dichotomies (Frank and Kramer 2004), each a sigmoid of Platt's. Models know more about volatility than
     about direction; here one slope says how sure they may be of each, where one sigmoid a class confounds the two.
@@ -338,8 +338,8 @@ class DirichletCalibrator:
 
 
 _METHODS: dict[str, Any] = {
-    "sigmoid": ConfidenceCalibrator,
     "nested": NestedCalibrator,
+    "sigmoid": ConfidenceCalibrator,
     "temperature": TemperatureCalibrator,
     "dirichlet": DirichletCalibrator,
 }

@@ -19,7 +19,7 @@ from signals_core.ml.target import class_shares
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 
 CALIBRATED_COLUMNS = ["calibrated_down", "calibrated_flat", "calibrated_up"]
-DEFAULT: Method = "sigmoid"
+DEFAULT: Method = "nested"
 _METHODS: tuple[Method, ...] = get_args(Method)
 _MIN_Z = 1.0
 """Standard errors by which another method must beat the default: below that the difference is mostly noise."""

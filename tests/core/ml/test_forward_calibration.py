@@ -7,6 +7,7 @@ import pytest
 from signals_core.ml.calibration import Method
 from signals_core.ml.forward_calibration import (
     CALIBRATED_COLUMNS,
+    DEFAULT,
     calibrate_and_choose,
     calibrate_forward,
     choose_method,
@@ -83,7 +84,7 @@ def test_auto_chooses_by_earlier_windows_and_is_judged_in_later_ones():
         # Without this and all later windows, the same method is chosen for it.
         known = frame[(frame["window"] < windows[number]) & (frame["label_end"] < pd.Timestamp(windows[number]))]
         before = calibrate_and_choose(known, 250, HORIZON, "auto")[1]
-        assert choice.windows[windows[number]] == (before.method if before.windows else "sigmoid")
+        assert choice.windows[windows[number]] == (before.method if before.windows else DEFAULT)
     for method in METHODS:
         alone = calibrate_forward(frame, 250, HORIZON, method)
         rows = frame["window"].map(choice.windows).to_numpy() == method
@@ -110,7 +111,7 @@ def test_auto_finds_the_method_that_a_distortion_needs():
     _, choice = calibrate_and_choose(pooled(made, skewed), 250, HORIZON, "auto")
     gains = {name: gain["mean"] for name, gain in choice.gain_over_raw.items()}
     assert choice.method == max(gains, key=lambda name: gains[name])
-    assert choice.method != "sigmoid"
+    assert choice.method != DEFAULT
     assert set(gains) == set(METHODS)
 
 
@@ -121,10 +122,10 @@ def test_another_method_must_beat_the_default_by_more_than_its_uncertainty():
         {"sigmoid": 1.0, "nested": 1.0, "temperature": 1.0, "dirichlet": 1.0 - 0.001 + 0.1 * noise}, index=days
     )
     table["dirichlet"] += 0.999 - table["dirichlet"].mean()
-    assert choose_method(table, HORIZON) == "sigmoid"
+    assert choose_method(table, HORIZON) == DEFAULT
     table["temperature"] -= 0.001  # the same every day: no doubt about it
     assert choose_method(table, HORIZON) == "temperature"
-    assert choose_method(table[:0], HORIZON) == "sigmoid"
+    assert choose_method(table[:0], HORIZON) == DEFAULT
 
 
 def test_the_choice_is_plain_json_and_says_what_was_asked():

@@ -162,8 +162,8 @@ def test_the_stored_figures_are_those_of_the_stored_predictions(ready):
 def test_the_manifest_says_how_it_was_calibrated_and_its_figures_are_plain_json(ready):
     version = train_model(ready, "UNIVERSE", AS_OF, "person").version
     manifest = read_manifest(ready.models / version.model_path)
-    assert (manifest["calibration"]["method"], manifest["calibration"]["asked"]) == ("sigmoid", "sigmoid")
-    gain = manifest["calibration"]["gain_over_raw"]["sigmoid"]
+    assert (manifest["calibration"]["method"], manifest["calibration"]["asked"]) == ("nested", "nested")
+    gain = manifest["calibration"]["gain_over_raw"]["nested"]
     assert gain["mean"] == pytest.approx(version.metrics["gain_over_raw"])
     assert gain["dates"] == version.metrics["dates"]
     json.dumps(version.metrics, allow_nan=False)
