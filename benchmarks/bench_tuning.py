@@ -18,6 +18,7 @@ import optuna
 import pandas as pd
 import xgboost as xgb
 
+from benchmarks.measuring import interval
 from signals_core.calendar import sessions_between
 from signals_core.ml.feature_groups import group_columns
 from signals_core.ml.metrics import log_loss_rows
@@ -105,11 +106,6 @@ def ours(
     pipeline.train(features.loc[train, columns], target["label"][train], tuned.params, tuned.rounds)
     losses = log_loss_rows(pipeline.predict(features[test]), target["label"].to_numpy()[test])
     return Found(seconds, float(losses.mean()))
-
-
-def interval(values: list[float]) -> str:
-    """Mean ± 1.96 standard errors."""
-    return f"{np.mean(values):+.4f} ± {1.96 * np.std(values, ddof=1) / np.sqrt(len(values)):.4f}"
 
 
 def main() -> int:

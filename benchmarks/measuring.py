@@ -2,9 +2,18 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from signals_core.synthetic import Market, MarketModel, make_market
+from signals_core.synthetic.market import Columns, Kind
+from signals_core.workspace import Panel
+
+FIRST_TRAINING = pd.Timestamp("2012-01-01")
 
 
 @dataclass(frozen=True)
@@ -56,3 +65,21 @@ def line(what: str, width: int, ours: Measured, other: Measured | None = None) -
 
     text = f"{what:<{width}} {shown(ours)}"
     return text if other is None else f"{text} {shown(other)} {other.median / ours.median:7.1f}×"
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean ± 1.96 standard errors."""
+    return f"{np.mean(values):+.4f} ± {1.96 * np.std(values, ddof=1) / np.sqrt(len(values)):.4f}"
+
+
+def invented_panel(
+    kind: Kind, symbols: int, seed: int, tests: int, coefficient: float, columns: Columns = "symbol_level"
+) -> tuple[Market, Panel]:
+    """A market with a year of warm-up before 24 months of training and `tests` half-years, and its panel."""
+    end = FIRST_TRAINING + pd.DateOffset(months=24 + 6 * tests, days=7)
+    start = FIRST_TRAINING - pd.DateOffset(months=13)
+    model = MarketModel(kind, information_coefficient=coefficient)
+    market = make_market(symbols, start.date(), end.date(), model, seed)
+    panel = market.panel(columns=columns)
+    kept = panel.features.index.get_level_values("date") >= FIRST_TRAINING
+    return market, Panel(panel.features[kept], panel.target[kept])

@@ -157,7 +157,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
     "the market store appears": _any("data/market.sqlite"),
     "the first feature file is written": _any("data/features/*/symbol=*/*.parquet"),
     "the matrix is half written": _any("data/features/matrix/symbol=*/*.parquet", 2),
-    "some windows are computed": _any("data/validation/scope=*/*.parquet", 3),
+    "some windows are computed": _any("data/validation/scope=*/window=*.parquet", 3),
     "a model bundle is being written": _any("models/.*.tmp"),
     "a model bundle is whole but has not its name yet": _any("models/.*.tmp/manifest.json"),
     "a bundle is written": _any("models/[!.]*/manifest.json"),

@@ -157,9 +157,9 @@ def judge_search(gains: pd.DataFrame, horizon: int) -> SearchOverfitting:
     independent = independent_trials(varying) if varying.shape[1] > 1 else None
     reason = ""
     if trials < _MIN_TRIALS:
-        reason = f"{trials} finished trials of the chosen columns, at least {_MIN_TRIALS} are needed"
+        reason = f"finished trials of the chosen columns: {trials}, at least {_MIN_TRIALS} are needed"
     elif blocks < _MIN_BLOCKS:
-        reason = f"{dates} dates score trials, at least {_MIN_BLOCKS * _HORIZONS_A_BLOCK * horizon} are needed"
+        reason = f"dates that score trials: {dates}, at least {_MIN_BLOCKS * _HORIZONS_A_BLOCK * horizon} are needed"
     if reason:
         return SearchOverfitting(None, None, trials, independent, dates, blocks, reason)
     found = probability_of_overfitting(scores, blocks, overlap=horizon - 1)

@@ -119,6 +119,10 @@ def test_windows_say_what_they_scored_and_a_second_run_computes_none(finished: P
     assert described["2022-01-01|UNIVERSE"]["test_end"] == "2022-07-01"
     assert described["2021-04-01|UNIVERSE"]["rows"]["purged"] == 2 * 5
     assert [r.data["challenger"] for r in described["2021-04-01|UNIVERSE"]["challengers"].records] == ["logistic"]
+    searched = {r.data["figure"]: r.data["value"] for r in described["2021-04-01|UNIVERSE"]["overfitting"].records}
+    assert (searched["trials"], searched["probability"]) == (1, "")
+    assert searched["reason"] == "finished trials of the chosen columns: 1, at least 3 are needed"
+    assert searched["reason"] in described["2021-01-01|AAA"]["overfitting_AAA"]
     pooled = {r.data["challenger"]: r.data["verdict"] for r in described["2021-01-01|AAA"]["challengers_AAA"].records}
     assert list(pooled) == ["prior", "logistic"]
     assert described["2021-01-01|AAA"]["xgboost_earned_its_place_AAA"] is (

@@ -176,9 +176,9 @@ def test_a_search_among_equals_is_a_coin_toss_and_one_that_finds_the_better_is_n
 @pytest.mark.parametrize(
     ("shape", "reason"),
     [
-        ((125, 2), "2 finished trials of the chosen columns, at least 3 are needed"),
-        ((0, 0), "0 finished trials of the chosen columns, at least 3 are needed"),
-        ((59, 8), "59 dates score trials, at least 60 are needed"),
+        ((125, 2), "finished trials of the chosen columns: 2, at least 3 are needed"),
+        ((0, 0), "finished trials of the chosen columns: 0, at least 3 are needed"),
+        ((59, 8), "dates that score trials: 59, at least 60 are needed"),
     ],
 )
 def test_too_few_trials_or_dates_give_no_probability_but_a_reason(shape, reason):

@@ -1,13 +1,18 @@
+import io
 import json
+from dataclasses import asdict
 from datetime import date
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import tuning, windows
-from signals_core.ml.overfitting import judge_search
+from signals_core.ml.bundle import read_manifest
+from signals_core.ml.overfitting import judge_search, pool_searches
+from signals_core.ml.training import train_model
 from signals_core.ml.windows import (
     all_windows,
     audit_window,
@@ -16,7 +21,8 @@ from signals_core.ml.windows import (
     stale_windows,
     window_of,
 )
-from tests.core.ml.helpers import flip_byte
+from signals_core.report import read_report, render
+from tests.core.ml.helpers import AS_OF, flip_byte
 
 KEYS = ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01", "2022-01-01"]
 
@@ -293,7 +299,7 @@ def test_the_trials_of_a_stored_window_are_kept_beside_it(validated, open_worksp
     overfitting = outcome.result.overfitting
     # A quarter of a year's dates is too few; the window says so in place of a figure.
     assert (overfitting.trials, overfitting.dates, overfitting.probability) == (3, len(kept), None)
-    assert overfitting.reason == f"{len(kept)} dates score trials, at least 60 are needed"
+    assert overfitting.reason == f"dates that score trials: {len(kept)}, at least 60 are needed"
 
 
 def test_lost_trials_make_no_window_stale_and_are_refused_by_name(validated, open_workspace, no_fit):
@@ -324,3 +330,23 @@ def test_a_search_with_enough_trials_and_dates_shows_how_likely_it_overfitted(va
     assert found == judge_search(outcome.result.trial_gains[outcome.result.feature_group], 5)
     assert (found.trials, found.blocks, found.reason) == (3, 4, "")
     assert 0 <= found.probability <= 1
+
+
+def test_the_report_and_the_manifest_show_it_by_window_and_pooled(validated, open_workspace):
+    workspace = open_workspace(validated, SA_TUNING__TRIALS="6", SA_TUNING__VALIDATION_FRACTION="0.4")
+    results = [o.result for o in compute_windows(workspace, [("UNIVERSE", key) for key in KEYS])]
+    pooled = pool_searches([result.overfitting for result in results])
+    assert pooled.windows == len(KEYS)
+    trained = train_model(workspace, "UNIVERSE", AS_OF, "person")
+    assert trained.version.metrics["overfitting_probability"] == pooled.probability
+    manifest = read_manifest(workspace.models / trained.version.model_path)
+    assert manifest["overfitting"] == {**asdict(pooled), "summary": str(pooled)}
+    report = read_report(workspace)
+    (scope,) = [s for s in report.to_dict()["scopes"] if s["scope"] == "UNIVERSE"]
+    assert scope["overfitting"] == asdict(pooled)
+    assert [w["overfitting"]["probability"] for w in scope["windows"]] == [r.overfitting.probability for r in results]
+    console = Console(width=200, file=io.StringIO())
+    render(report, console)
+    text = " ".join(console.file.getvalue().split())
+    assert f"UNIVERSE: {pooled}" in text
+    assert f"probability that the searches for parameters overfitted {pooled.probability:.2f}" in text
