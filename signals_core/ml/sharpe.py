@@ -98,7 +98,9 @@ def deflated_sharpe(estimate: SharpeEstimate, trials: int, variance: float | Non
         trials: every one that was tried, the chosen one included; dependent ones count for less, see
             `signals_core.ml.overfitting.independent_trials`.
         variance: of the daily Sharpe ratios over the trials. None: the square of the estimate's own error,
-            which is what trials without skill scatter by.
+            which is what independent trials without skill scatter by. Trials of one search are alike: on the same
+            days theirs scatter by that times 1 - their correlation, so that this deflates too much rather than too
+            little, as long as the trials differ by luck more than by skill.
     """
     spread = estimate.standard_error**2 if variance is None else variance
     return probabilistic_sharpe(estimate.ratio, estimate.standard_error, expected_maximum_sharpe(trials, spread))

@@ -167,3 +167,20 @@ def test_the_best_of_fifty_without_skill_looks_skilled_and_is_deflated():
         deflated.append(deflated_sharpe(best, 50) > 0.95)
     assert np.mean(plain) > 0.85
     assert np.mean(deflated) <= 0.05
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 0.9])
+def test_the_own_error_deflates_at_least_as_much_as_the_measured_scatter_of_trials_that_are_alike(alike):
+    random = np.random.default_rng(8)
+    assumed, measured, scatter = [], [], []
+    for _ in range(100):
+        common = random.normal(size=(500, 1))
+        returns = 0.01 * (np.sqrt(alike) * common + np.sqrt(1 - alike) * random.normal(size=(500, 50)))
+        ratios = returns.mean(axis=0) / returns.std(axis=0, ddof=1)
+        best = sharpe_estimate(returns[:, ratios.argmax()])
+        scatter.append(ratios.var(ddof=1) / best.standard_error**2)
+        assumed.append(deflated_sharpe(best, 50))
+        measured.append(deflated_sharpe(best, 50, ratios.var(ddof=1)))
+    assert np.mean(scatter) == pytest.approx(1 - alike, abs=0.05)
+    assert np.mean(assumed) <= np.mean(measured) + 0.01
+    assert np.mean(np.array(assumed) > 0.95) <= 0.05
