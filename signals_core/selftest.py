@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 NULL_MAX_Z = 2.0
 NULL_MIN_CALIBRATED_GAIN = -0.01
 NULL_MAX_CONFIDENT_SHARE = 0.001
+MAX_CONFIDENT_DIRECTION_SHARE = 0.01
+"""Where volatility moves, FLAT can be so unlikely that noise lifts one side above .55: in 24 sound markets up to .0054
+of the rows, in three of them more than .001."""
 NULL_TESTS, PLANTED_TESTS = 6, 3
 """Test periods of six months; the first only calibrates, the others are judged."""
 NULL_MAX_SHARPE_ERRORS = 3.0
@@ -162,7 +165,7 @@ def check_volatility(seed: int, symbols: int, trials: int) -> list[Finding]:
             on,
             f"share of rows with DOWN or UP above {CONFIDENT}",
             found.confident_direction_share,
-            NULL_MAX_CONFIDENT_SHARE,
+            MAX_CONFIDENT_DIRECTION_SHARE,
         ),
         _small_sharpe(on, found),
         _at_least(on, "gain of FLAT against a move in standard errors", whether.z, FOUND_MIN_Z, _over(found, whether)),
