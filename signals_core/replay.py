@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -29,6 +29,9 @@ from signals_core.provenance import digest
 from signals_core.settings import ClockSettings, PathSettings, Scope, Settings, StoreSettings
 from signals_core.settings_loading import LoadedSettings
 from signals_core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from signals_core.strategy.backtest_report import BacktestReport
 
 RETRAIN_HOUR = 2
 """Of the Sunday, in the exchange's time zone."""
@@ -135,6 +138,36 @@ class Replay:
     def workspace(self) -> Workspace:
         """The replay's own stores, at its end: models, features, predictions and drift reports."""
         return Workspace(self._at(self._sunday_moment(self._end)))
+
+    def reports(self) -> "list[tuple[BacktestReport, Path]]":
+        """What an account that followed each scope's signals did, and the page written about it.
+
+        A scope without a prediction, as no model was ever in service, has none.
+        """
+        from signals_core.strategy.backtest_report import report_of
+        from signals_core.strategy.signal_store import SignalStore
+        from signals_core.strategy.walk_forward import follow
+
+        found = []
+        with self.workspace() as workspace:
+            for scope in workspace.settings.ml.scopes:
+                frame = SignalStore(workspace.data / "signals").load_all(scope)
+                if frame.empty:
+                    continue
+                frame = frame[frame["date"] < pd.Timestamp(self._end)]
+                versions = workspace.registry.list_versions(scope)
+                trials = max(int(version.metrics.get("trials", 1)) for version in versions)
+                first, last = frame["date"].min().date(), frame["date"].max().date()
+                about = (
+                    f"What production would have done from {first} to {last}: models retrained on Sundays and promoted "
+                    "or not by the gate, features and prices as known at each moment, signals of each close traded at "
+                    f"the next open. {frame['model_version'].nunique()} models served."
+                )
+                report = report_of(workspace, f"Replay, {scope}", about, follow(workspace, frame, trials))
+                path = self.folder / "reports" / f"{scope}.html"
+                report.write(path)
+                found.append((report, path))
+        return found
 
     def _replayed(self, sunday: date) -> Week:
         began = time.monotonic()

@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from signals_core.cli import alerts, check, config, data, features, invocation, models, orders, project, serving
+from signals_core.cli import (
+    alerts,
+    check,
+    config,
+    data,
+    features,
+    invocation,
+    models,
+    orders,
+    project,
+    serving,
+    strategy,
+)
 from signals_core.cli.selftest import selftest_command
 
 app = typer.Typer(
@@ -43,6 +55,8 @@ for command in (
     models.train,
     serving.predict,
     serving.drift,
+    strategy.backtest,
+    strategy.replay,
     orders.positions,
 ):
     app.command()(command)

@@ -45,3 +45,8 @@ def judgement_lines(figures: Mapping[str, Any]) -> list[str]:
             f"{figures['overfitting_probability_of_loss']:.2f} of the halves"
         )
     return lines
+
+
+def signed(share: float) -> str:
+    """A share in percent, with its sign."""
+    return f"{share:+.1%}"

@@ -1,0 +1,79 @@
+"""What following the signals would have done: `signals backtest`, `signals replay`."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from signals_core.cli.invocation import Json, ScopeOption, load, open_workspace, progress, scopes_of
+from signals_core.terminal import out, print_json, print_table
+
+if TYPE_CHECKING:
+    from signals_core.strategy.backtest_report import BacktestReport
+
+
+def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
+    """An account that followed the windows' out-of-fold predictions of the model in service; writes a page."""
+    from signals_core.strategy.backtest_report import report_of
+    from signals_core.strategy.walk_forward import follow_windows
+
+    with open_workspace() as workspace, progress():
+        reports = []
+        for name in scopes_of(workspace, scope):
+            version = workspace.registry.get_active(name)
+            if version is None:
+                continue
+            about = (
+                f"Predictions of the validation windows of {version.version_id}: each by a model that never saw its "
+                "date, calibrated with earlier windows. When which model was promoted is not in it: `signals replay` is."
+            )
+            report = report_of(workspace, f"Backtest, {name}", about, follow_windows(workspace, name, version))
+            report.write(workspace.data / "reports" / "backtest" / f"{name}.html")
+            reports.append((report, workspace.data / "reports" / "backtest" / f"{name}.html"))
+    if as_json:
+        print_json([{**report.to_dict(), "page": str(path)} for report, path in reports])
+        return
+    for report, path in reports:
+        _show(report)
+        out().print(f"page: {path}", highlight=False, soft_wrap=True)
+
+
+def replay(
+    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first Sunday on or after it.")],
+    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The day after the last session.")],
+    name: Annotated[str, typer.Option(help="Of the folder data/replays/<name>; the same name goes on.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Walk the calendar week by week as production would have: retrain, promote or not, predict, monitor, trade."""
+    from dataclasses import asdict
+
+    from signals_core.replay import Replay
+
+    played = Replay(load(), start.date(), end.date(), name)
+    with progress():
+        weeks = list(played.run())
+        reports = played.reports()
+    promoted = [(week, item) for week in weeks for item in week.retrains if item.promoted]
+    asked = sum(outcome.retrain_asked for week in weeks for outcome in week.sessions)
+    if as_json:
+        print_json({"weeks": [asdict(week) for week in weeks], "accounts": [report.to_dict() for report, _ in reports]})
+        return
+    rows = [(week.sunday, item.scope, item.version_id or "", item.decision) for week, item in promoted]
+    if rows:
+        print_table(("Sunday", "scope", "promoted", "why"), rows)
+    seconds = sum(week.seconds for week in weeks)
+    out().print(
+        f"{len(weeks)} weeks, {seconds / len(weeks):.1f} s a week; {len(promoted)} promotions; drift asked for a "
+        f"retrain on {asked} days",
+        highlight=False,
+    )
+    for report, path in reports:
+        _show(report)
+        out().print(f"page: {path}", highlight=False, soft_wrap=True)
+
+
+def _show(report: "BacktestReport") -> None:
+    console = out()
+    console.print(f"\n[bold]{report.title}[/bold]", highlight=False)
+    console.print(report.verdict, highlight=False)
+    print_table(("", ""), [(question, answer) for question, answer, _ in report.states()])
