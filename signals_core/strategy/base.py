@@ -101,7 +101,7 @@ class BaseStrategy(ABC):
 
 
 def to_ohlcv(bars: pd.DataFrame) -> list[OHLCV]:
-    """A frame of bars as the list that strategies take; about 0.4 µs a bar.
+    """A frame of bars as the list that strategies take; about 0.8 µs and 260 bytes a bar.
 
     Args:
         bars: index `date`, columns open, high, low, close, volume; others are dropped.

@@ -226,7 +226,7 @@ class StrategyEngine:
             directions[at] = sign * member[at]
             if own is not None:
                 weights[at] = sign * own
-            elif keep and before[at] == sign and member[at]:
+            elif keep and before[at] == sign:
                 weights[at] = np.nan
             else:
                 weights[at] = sign * (1 / len(column) if self.weight is None else self.weight)

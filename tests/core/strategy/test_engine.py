@@ -144,6 +144,14 @@ def test_a_signal_that_goes_on_leaves_the_shares_and_its_end_closes_them():
     assert held[held > 0].nunique() == 1
 
 
+def test_a_symbol_that_comes_back_to_the_universe_is_bought_again_while_its_signal_goes_on():
+    bars = full_bars(2, 12, 4)
+    members = pd.DataFrame({"S00": [True, False, True]}, sessions(12)[[0, 5, 8]])
+    always = Scripted({n: [("S00", LONG, {}, 0)] for n in range(12)})
+    held = StrategyEngine().run_backtest(always, MarketHistory(bars, members=members)).backtest.positions["S00"]
+    assert (held > 0).tolist() == [False] + [True] * 5 + [False] * 3 + [True] * 3
+
+
 def test_a_position_is_kept_for_the_minimum_hold_of_its_strategy():
     script = {3: [("S00", LONG, {}, 0)]}
     for days in (1, 3):
