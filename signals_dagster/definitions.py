@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from signals_dagster.assets.backtest import strategy_backtest
 from signals_dagster.assets.drift import drift_report_asset
 from signals_dagster.assets.features import CATEGORY_ASSETS, feature_matrix
 from signals_dagster.assets.market_data import FACT_ASSETS, bars, data_quality, reference_bars, universe_membership
@@ -40,6 +41,7 @@ defs = dg.Definitions(
         calibrated_model,
         drift_report_asset,
         signals,
+        strategy_backtest,
     ],
     asset_checks=CHECKS,
     jobs=[

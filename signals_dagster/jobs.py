@@ -45,8 +45,8 @@ windows_job = dg.define_asset_job(
 )
 model_job = dg.define_asset_job(
     "model_job",
-    selection=dg.AssetSelection.groups("model"),
-    description="Train, calibrate, register and judge the models of a Sunday.",
+    selection=dg.AssetSelection.groups("model", "strategy"),
+    description="Train, calibrate, register and judge the models of a Sunday; follow their predictions.",
 )
 session_job = dg.define_asset_job(
     "session_job",

@@ -323,7 +323,7 @@ LAYERS = {
     "model": _Layer(
         "calibrated models",
         "model_job",
-        ("calibrated_model",),
+        ("calibrated_model", "strategy_backtest"),
         "scope",
         PARTITIONS.scope_week,
         _models,

@@ -14,22 +14,11 @@ if TYPE_CHECKING:
 
 def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
     """An account that followed the windows' out-of-fold predictions of the model in service; writes a page."""
-    from signals_core.strategy.backtest_report import report_of
-    from signals_core.strategy.walk_forward import follow_windows
+    from signals_core.strategy.backtest_report import report_of_version
 
     with open_workspace() as workspace, progress():
-        reports = []
-        for name in scopes_of(workspace, scope):
-            version = workspace.registry.get_active(name)
-            if version is None:
-                continue
-            about = (
-                f"Predictions of the validation windows of {version.version_id}: each by a model that never saw its "
-                "date, calibrated with earlier windows. When which model was promoted is not in it: `signals replay` is."
-            )
-            report = report_of(workspace, f"Backtest, {name}", about, follow_windows(workspace, name, version))
-            report.write(workspace.data / "reports" / "backtest" / f"{name}.html")
-            reports.append((report, workspace.data / "reports" / "backtest" / f"{name}.html"))
+        active = {name: workspace.registry.get_active(name) for name in scopes_of(workspace, scope)}
+        reports = [report_of_version(workspace, name, version) for name, version in active.items() if version]
     if as_json:
         print_json([{**report.to_dict(), "page": str(path)} for report, path in reports])
         return

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from signals_core import page
-from signals_core.errors import DataError
+from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.files import write_bytes_atomic
 from signals_core.ml.metrics import InformationCoefficient
 from signals_core.ml.wording import signed
+from signals_core.settings import Scope
 from signals_core.strategy import pictures
 from signals_core.strategy.backtest import Backtest
 from signals_core.strategy.forecasts import (
@@ -21,9 +22,10 @@ from signals_core.strategy.forecasts import (
     quantile_returns,
 )
 from signals_core.strategy.performance import Performance, benchmark_equity, by_symbol, by_year
-from signals_core.strategy.walk_forward import FollowedSignals
+from signals_core.strategy.walk_forward import FollowedSignals, follow_windows
 
 if TYPE_CHECKING:
+    from signals_core.ml.registry import Version
     from signals_core.workspace import Workspace
 
 _QUANTILES = 5
@@ -102,10 +104,10 @@ class BacktestReport:
         skill = f"information coefficient {over} {estimate.mean:+.3f} ± {estimate.standard_error:.3f}"
         lucky = "unknown" if abs(estimate.z) < 2 else "good" if estimate.mean > 0 else "bad"
         gained = "good" if figures.deflated_sharpe >= 0.95 else "unknown"
-        lost = f"{figures.max_drawdown:.1%}" + (
-            f" from {figures.drawdown_start} to {figures.drawdown_end}" if figures.max_drawdown < 0 else ""
-        )
-        luck = f"probability of a true Sharpe ratio above 0: {figures.deflated_sharpe:.2f}, {figures.trials:,} trials counted"
+        between = f" from {figures.drawdown_start} to {figures.drawdown_end}" if figures.max_drawdown < 0 else ""
+        lost = f"{figures.max_drawdown:.1%}{between}"
+        probability = f"probability of a true Sharpe ratio above 0: {figures.deflated_sharpe:.2f}"
+        luck = f"{probability}, {figures.trials:,} trials counted"
         earned = (
             f"{figures.total_return:+.1%} ({figures.cagr:+.1%} a year) after costs of "
             f"{figures.costs / self.backtest.capital:.1%} of the capital; {figures.trades:,} trades"
@@ -193,6 +195,31 @@ class BacktestReport:
     def write(self, path: Path) -> None:
         """Write the page."""
         write_bytes_atomic(path, self.html().encode())
+
+
+def report_of_version(
+    workspace: "Workspace", scope: Scope, version: "Version | None" = None
+) -> tuple[BacktestReport, Path]:
+    """The account that followed a version's out-of-fold predictions, and the page written about it.
+
+    Args:
+        version: None: the newest of the scope, in service or not.
+
+    Raises:
+        MissingPrerequisite: the scope has none, or too little history to size positions with.
+    """
+    versions = workspace.registry.list_versions(scope)
+    if version is None and not versions:
+        raise MissingPrerequisite(f"{scope}: no model was trained yet: `signals train`")
+    version = version or versions[-1]
+    about = (
+        f"Predictions of the validation windows of {version.version_id}: each by a model that never saw its date, "
+        "calibrated with earlier windows. When which model was promoted is not in it; `signals replay` knows that."
+    )
+    report = report_of(workspace, f"Backtest, {scope}", about, follow_windows(workspace, scope, version))
+    path = workspace.data / "reports" / "backtest" / f"{scope}.html"
+    report.write(path)
+    return report, path
 
 
 def report_of(workspace: "Workspace", title: str, about: str, followed: FollowedSignals) -> BacktestReport:
