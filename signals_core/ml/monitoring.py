@@ -65,6 +65,10 @@ class DriftReport:
     retrain: honest probabilities of daily returns are below one half most of the time."""
     verdict: str
     inputs: str = field(default="")
+    feed_faults: list[str] = field(default_factory=list)
+    """Features and feeds named as faulty: drift that comes from a broken feed asks for no retrain."""
+    signal_dead: bool = False
+    """The realised log-loss gain has fallen behind what the model expects of itself."""
 
     @property
     def alarms(self) -> list[str]:
