@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from signals_core.ml.monitoring import DriftReport
+from signals_core.ml.drift_store import DriftReport
 from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.validation import WindowResult
 

@@ -6,7 +6,8 @@ from datetime import date
 import dagster as dg
 
 from signals_core import plots
-from signals_core.ml.monitoring import DriftReport, drift_report
+from signals_core.ml.drift_report import CODE, drift_report
+from signals_core.ml.drift_store import DriftReport
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.model import calibrated_model
@@ -25,7 +26,7 @@ from signals_dagster.resources import WorkspaceResource
     group_name="monitoring",
     owners=OWNERS,
     kinds={"json", "redis"},
-    code_version=source_digest("signals_core.ml.monitoring"),
+    code_version=source_digest(*CODE),
     description="PSI of every feature's last sessions against the training reference of the model in service, beside "
     "what the feature's own past would show; realised accuracy of matured predictions. Each report is an event on the "
     "Redis stream ml:drift:events.",

@@ -7,7 +7,9 @@ import pytest
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.features.catalog import catalog
-from signals_core.ml.monitoring import STREAM, DecileBins, DriftStore, ModelMonitor, drift_report, is_current
+from signals_core.ml.drift import Reference
+from signals_core.ml.drift_report import STREAM, drift_report, is_current
+from signals_core.ml.monitoring import DriftStore, ModelMonitor
 from signals_core.settings import MonitoringSettings
 from signals_core.strategy.ml_strategy import session_signals
 from tests.core.ml.helpers import FEATURES, LAST_SESSION, constant_calibrator, make_bundle
@@ -35,47 +37,6 @@ def recent() -> pd.DataFrame:
 
 def by_name(drifts) -> dict:
     return {drift.feature: drift for drift in drifts}
-
-
-def test_psi_of_a_sample_in_the_lowest_tenth_equals_the_sum_by_hand():
-    bins = DecileBins(np.arange(1000) / 1000)
-    # Half a count is added to every bin: reference 100.5 / 1005 = .1 each, sample 200.5 / 205 and .5 / 205.
-    full, empty = 200.5 / 205, 0.5 / 205
-    expected = (full - 0.1) * np.log(full / 0.1) + 9 * (empty - 0.1) * np.log(empty / 0.1)
-    assert bins.psi(np.full(200, 0.01)) == pytest.approx(expected, rel=1e-12)
-    assert expected == pytest.approx(5.2621, abs=1e-3)
-
-
-def test_psi_of_the_reference_itself_is_zero():
-    values = np.random.default_rng(0).normal(size=1000)
-    assert DecileBins(values).psi(values) == pytest.approx(0, abs=1e-12)
-
-
-def test_psi_does_not_depend_on_a_monotone_change_of_units():
-    random = np.random.default_rng(0)
-    base, sample = random.normal(size=1000), random.normal(0.5, 1, 300)
-    assert DecileBins(np.exp(base)).psi(np.exp(sample)) == pytest.approx(DecileBins(base).psi(sample))
-
-
-@pytest.mark.parametrize("values", ["normal", "with ties"])
-def test_psi_by_group_equals_one_psi_at_a_time(values):
-    random = np.random.default_rng(0)
-    base, sample = random.normal(size=1000), random.normal(0.3, 1, 500)
-    if values == "with ties":
-        base, sample = base.round(), sample.round()
-    bins, group = DecileBins(base), random.integers(0, 7, 500)
-    slow = []
-    for number in range(7):
-        mine = sample[group == number]
-        total = 0.0
-        for low, high in zip([-np.inf, *bins.edges], [*bins.edges, np.inf], strict=True):
-            p = ((base >= low) & (base < high)).sum() + 0.5
-            q = ((mine >= low) & (mine < high)).sum() + 0.5
-            p, q = p / (1000 + 0.5 * (len(bins.edges) + 1)), q / (len(mine) + 0.5 * (len(bins.edges) + 1))
-            total += (q - p) * np.log(q / p)
-        slow.append(total)
-    assert bins.psi_by_group(sample, group) == pytest.approx(slow)
-    assert [bins.psi(sample[group == n]) for n in range(7)] == pytest.approx(slow)
 
 
 def test_rows_resampled_from_the_reference_raise_no_alarm(reference):
@@ -107,8 +68,8 @@ def test_own_history_is_the_largest_psi_of_blocks_of_twenty_sessions(reference):
     drift = by_name(ModelMonitor().compare(reference, reference.tail(200)))["a"]
     dates = reference.index.get_level_values("date")
     unique = dates.unique()
-    bins = DecileBins(reference["a"].to_numpy())
-    blocks = [bins.psi(reference["a"][dates.isin(unique[i : i + 20])].to_numpy()) for i in range(0, 600, 20)]
+    bins = Reference(reference[["a"]])
+    blocks = [bins.psi_of(reference["a"][dates.isin(unique[i : i + 20])].to_numpy(), 0) for i in range(0, 600, 20)]
     assert len(blocks) == 30
     assert drift.own_history == pytest.approx(max(blocks))
 

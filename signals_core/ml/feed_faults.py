@@ -1,0 +1,172 @@
+"""Is it the market that moved, or a feed that broke? Missing, constant, in another unit; by feature and by feed.
+
+Each is judged on blocks of sessions and against what blocks of the training reference show, so that a feature that
+is sparse or slow by nature is no fault. A block has `confirm_sessions` sessions where these hold enough rows, and
+the whole window is a block too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from signals_core.features.catalog import Feature
+from signals_core.ml.drift import Reference, SessionCounts
+from signals_core.settings import MonitoringSettings
+
+Kind = Literal["missing", "constant", "unit"]
+
+_UNIT_FACTORS = tuple(sign * power for power in (1, 2, 3, 6) for sign in (1, -1))
+"""Powers of ten by which a source changes its unit: pence, percent and basis points, thousands, millions."""
+_TYPICAL = 0.75
+"""Quantile of the reference's own blocks that values in the right unit are below, most of the time."""
+_MISSING_JUMP = 0.2
+"""Share of rows that lack a value, beyond the emptiest block of the reference."""
+_STILL = 0.1
+"""Changes from session to session, as a share of the quietest block of the reference."""
+_CHANGES_EXPECTED = 20
+"""With fewer in such a block, none at all may be chance."""
+_FEED_SHARE = 0.25
+"""Of the features that rest on a feed; ratios within one report survive a change of its unit."""
+_FEED_FEATURES = 2
+_SESSIONS_TO_COMPARE = 5
+_ROWS_EXPECTED = 0.5
+"""Of the rows of the window's other sessions."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one feature, in words that name no cause but the feed's."""
+
+    kind: Kind
+    text: str
+    factor: float | None = None
+    """What the values were multiplied by, if the unit changed."""
+    every_value: bool = False
+    """Constant not only from session to session: one value for every symbol."""
+
+
+def feature_faults(
+    reference: Reference, recent: pd.DataFrame, counts: SessionCounts, settings: MonitoringSettings
+) -> dict[str, Fault]:
+    """The faulty features of a window by name; of several faults the first found counts.
+
+    Args:
+        reference: the training rows.
+        recent: rows of the window, index (symbol, date).
+        counts: of those rows.
+        settings: window, confirmation and the least number of rows.
+    """
+    found: dict[str, Fault] = {}
+    for length in dict.fromkeys((settings.window_sessions, settings.confirm_sessions)):
+        blocks = counts.blocks(min(length, len(counts))) if len(counts) else counts
+        usual = reference.counts.blocks(length)
+        if not len(blocks) or not len(usual) or blocks.rows.min() < settings.min_rows:
+            continue
+        for faults in (
+            _missing(blocks, usual),
+            _constant(reference, recent, blocks, usual),
+            _unit(reference, recent, blocks, length, settings),
+        ):
+            found = {reference.names[column]: fault for column, fault in faults.items()} | found
+    return found
+
+
+def named_feeds(faulty: Iterable[str], monitored: Sequence[str], features: Mapping[str, Feature]) -> list[str]:
+    """The feeds that a set of faulty features points to.
+
+    A feature rests on the rarest of the inputs that it needs: a price-earnings ratio on fundamentals, since all
+    features need bars. If bars are named no other feed is: it could not be told apart.
+    """
+    users: dict[str, int] = {}
+    for name in monitored:
+        for need in features[name].needs if name in features else ():
+            users[need] = users.get(need, 0) + 1
+
+    def rests_on(name: str) -> str | None:
+        return min(features[name].needs, key=users.__getitem__) if name in features else None
+
+    own = pd.Series([rests_on(name) for name in monitored], dtype="object").value_counts()
+    broken = pd.Series([rests_on(name) for name in set(faulty) & set(monitored)], dtype="object").value_counts()
+    feeds = [
+        str(feed)
+        for feed, count in broken.items()
+        if count >= _FEED_SHARE * own[feed] and count >= min(_FEED_FEATURES, own[feed])
+    ]
+    return ["bars"] if "bars" in feeds else sorted(feeds)
+
+
+def coverage_fault(recent: pd.DataFrame) -> str | None:
+    """What to say if the last session has far fewer rows than the others of its window, index (symbol, date)."""
+    rows = recent.groupby(level="date").size()
+    if len(rows) < _SESSIONS_TO_COMPARE:
+        return None
+    usual, last = float(rows.iloc[:-1].median()), int(rows.iloc[-1])
+    if last >= _ROWS_EXPECTED * usual:
+        return None
+    return f"feed bars: {last} symbols have a row in the last session, {usual:.0f} had one before"
+
+
+def _missing(blocks: SessionCounts, usual: SessionCounts) -> dict[int, Fault]:
+    share = (blocks.missing / blocks.rows[:, None]).max(axis=0)
+    before = (usual.missing / np.maximum(usual.rows[:, None], 1)).max(axis=0)
+    return {
+        int(column): Fault("missing", f"{share[column]:.0%} of the rows have no value, {before[column]:.0%} at most before")
+        for column in np.flatnonzero(share > before + _MISSING_JUMP)
+    }
+
+
+def _constant(
+    reference: Reference, recent: pd.DataFrame, blocks: SessionCounts, usual: SessionCounts
+) -> dict[int, Fault]:
+    with np.errstate(invalid="ignore"):
+        moving = np.nan_to_num(blocks.changes / blocks.chances, nan=1.0)
+        quietest = np.nan_to_num(usual.changes / usual.chances).min(axis=0)
+    varied = ~reference.two_valued
+    expected = quietest * blocks.chances
+    still = ((moving <= _STILL * quietest) & (expected >= _CHANGES_EXPECTED)).any(axis=0) & varied
+    found = {
+        int(column): Fault(
+            "constant",
+            f"{moving[:, column].min():.1%} of the values change from session to session, "
+            f"{quietest[column]:.0%} at least before",
+        )
+        for column in np.flatnonzero(still)
+    }
+    values = recent[reference.names].to_numpy()
+    same = ((values == values[:1]).all(axis=0)) & (usual.changes > 0).all(axis=0) & varied
+    return found | {
+        int(column): Fault("constant", f"every value is {values[0, column]:g}", every_value=True)
+        for column in np.flatnonzero(same)
+    }
+
+
+def _unit(
+    reference: Reference, recent: pd.DataFrame, blocks: SessionCounts, length: int, settings: MonitoringSettings
+) -> dict[int, Fault]:
+    """Features whose block looks like the reference again once divided by a power of ten."""
+    largest, typical = (np.quantile(reference.block_psi(length), q, axis=0) for q in (1, _TYPICAL))
+    psi = reference.psi(blocks.bins)
+    enough = blocks.bins.sum(axis=1) >= settings.min_rows
+    limit = np.maximum(settings.own_history_factor * largest, settings.psi_major)
+    suspects = np.argwhere((psi > limit) & enough)
+    if not len(suspects):
+        return {}
+    dates = recent.index.get_level_values("date")
+    sessions = dates.unique().sort_values()
+    first = len(sessions) - len(blocks) * length
+    found: dict[int, Fault] = {}
+    for block, column in suspects:
+        start = max(first, 0) + block * length
+        inside = dates.isin(sessions[start : start + length])
+        values = recent[reference.names[column]].to_numpy()[inside]
+        fits = {
+            power: reference.psi_of(values / 10.0**power, int(column)) for power in _UNIT_FACTORS
+        }
+        power = min(fits, key=fits.__getitem__)
+        if fits[power] <= typical[column]:
+            text = f"{10.0**power:g} times the values of the reference: the unit changed"
+            found[int(column)] = Fault("unit", text, 10.0**power)
+    return found
