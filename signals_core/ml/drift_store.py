@@ -35,22 +35,21 @@ class FeatureDrift:
 class SignalTest:
     """The realised log-loss gain of matured predictions against what the models expected of themselves.
 
-    One date in every horizon counts, so that no two outcomes overlap. Of each, the mean over symbols of realised
-    less expected gain is divided by its spread out of sample; the statistic is Page's cumulative sum of how far
-    that falls below zero.
+    Dates are taken in periods of one horizon (a week). Of each, the mean of realised less expected gain is divided
+    by its spread out of sample; the statistic is Page's cumulative sum of how far that falls below zero.
     """
 
-    dates: int
-    """Matured dates that do not overlap."""
+    periods: int
+    """Of matured predictions."""
     statistic: float
     limit: float
     """The signal is called dead above it."""
     realised_gain: float
-    """Mean over those dates of the log-loss gain over the class prior, in nats."""
+    """Mean over those periods of the log-loss gain over the class prior, in nats."""
     expected_gain: float
     """The same as the probabilities themselves expect it."""
     path: list[tuple[str, float]] = field(default_factory=list)
-    """The session each of the last dates' outcome was known at, and the statistic then."""
+    """Of the last periods: the session at which the last outcome was known, and the statistic then."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from signals_core.ml.target import NO_LABEL
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 
 _PATH_LENGTH = 52
-"""Dates of the statistic that a report shows."""
-_FEWEST_DATES = 20
-"""Out-of-sample dates without overlap from which a spread can be told."""
+"""Periods of the statistic that a report shows."""
+_FEWEST_GROUPS = 20
+"""Out-of-sample periods from which a spread can be told."""
 _LEAST_SPREAD = 1e-9
 
 
@@ -46,16 +46,17 @@ class Yardstick:
     prior: tuple[float, float, float]
     """Class shares of its training rows."""
     spread: float
-    """Standard deviation of a date's mean difference of realised and expected gain, as a multiple of the deviation
-    that one forecast of that date expects of itself. Below 1 by as much as symbols differ in their luck."""
+    """Standard deviation of a period's mean difference of realised and expected gain, as a multiple of the deviation
+    that one forecast of it expects of itself. Below 1 by as much as symbols and dates differ in their luck."""
     bias: float
-    """The mean of the same, 0 at most: a model that was overconfident out of sample has not died of it."""
+    """The mean of the same, 0 at most, less one standard error: a model that was overconfident out of sample, or
+    whose calibration was lucky there, has not died of it."""
 
 
 def yardstick(
     prior: np.ndarray, probabilities: np.ndarray, priors: np.ndarray, label: pd.Series, label_end: pd.Series
 ) -> Yardstick | None:
-    """The yardstick of a model, or None with too few dates.
+    """The yardstick of a model, or None with too few periods.
 
     Args:
         prior: class shares of its training rows (3,).
@@ -65,12 +66,17 @@ def yardstick(
         label_end: the session at whose close it was known, same index.
     """
     rows = _gains(probabilities, priors, label, label_end)
-    dates = _without_overlap(rows)
-    if len(dates) < _FEWEST_DATES:
+    groups = _groups(rows)
+    if len(groups) < _FEWEST_GROUPS:
         return None
-    scaled = (dates["difference"] / dates["deviation"]).to_numpy()
-    bias = min(float(scaled.mean()), 0.0)
-    return Yardstick(_three(prior), max(float(scaled.std(ddof=1)), _LEAST_SPREAD), bias)
+    scaled = (groups["difference"] / groups["deviation"]).to_numpy()
+    centred = scaled - scaled.mean()
+    # Outcomes of a group's last dates overlap with those of the next group's first.
+    neighbours = max(float(centred[1:] @ centred[:-1]), 0.0)
+    variance = (float(centred @ centred) + 2 * neighbours) / (len(scaled) - 1)
+    spread = max(variance**0.5, _LEAST_SPREAD)
+    doubt = spread / len(scaled) ** 0.5
+    return Yardstick(_three(prior), spread, min(float(scaled.mean()), 0.0) - doubt)
 
 
 def signal_test(
@@ -84,7 +90,7 @@ def signal_test(
         predictions: index (symbol, date), columns p_down, p_flat, p_up, model_version.
         outcomes: index (symbol, date), columns label and label_end, only what is known by now.
         yardsticks: by model version; predictions of others are left out.
-        slack: standard deviations a date that are let pass.
+        slack: standard deviations a period that are let pass.
         limit: of the sum, in standard deviations.
     """
     judged = predictions[predictions["model_version"].isin(list(yardsticks))]
@@ -95,9 +101,11 @@ def signal_test(
         return None
     priors = np.array([yardsticks[version].prior for version in versions])
     rows = _gains(judged[PROBABILITY_COLUMNS].to_numpy(), priors, known["label"], known["label_end"])
-    dates = _without_overlap(rows.assign(version=versions))
+    groups = _groups(rows.assign(version=versions))
+    if groups.empty:
+        return None
     statistic, serving, path = 0.0, None, []
-    for row in dates.itertuples():
+    for row in groups.itertuples():
         measure = yardsticks[row.version]
         if row.version != serving and statistic > limit:
             statistic = 0.0
@@ -107,11 +115,11 @@ def signal_test(
         statistic = float(np.clip(statistic - deviations - slack, 0, 2 * limit))
         path.append((str(pd.Timestamp(row.label_end).date()), round(statistic, 4)))
     return SignalTest(
-        dates=len(dates),
+        periods=len(groups),
         statistic=statistic,
         limit=limit,
-        realised_gain=float(dates["realised"].mean()),
-        expected_gain=float((dates["realised"] - dates["difference"]).mean()),
+        realised_gain=float(groups["realised"].mean()),
+        expected_gain=float((groups["realised"] - groups["difference"]).mean()),
         path=path[-_PATH_LENGTH:],
     )
 
@@ -137,22 +145,30 @@ def _gains(probabilities: np.ndarray, priors: np.ndarray, label: pd.Series, labe
     return frame[known]
 
 
-def _without_overlap(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means by date, of dates whose outcomes do not overlap: each begins where the one before has ended."""
+def _groups(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over the dates of each period: one begins with the first date on which the last one's first outcome is known.
+
+    A period that has not seen the next one begin is left out: it would still change.
+    """
     rows = rows.dropna(subset=["difference", "label_end"])
-    grouped = rows.groupby(rows.index.get_level_values("date"), sort=True)
-    dates = grouped[["realised", "difference", "variance"]].mean()
-    dates["deviation"] = np.sqrt(dates.pop("variance"))
-    dates["label_end"] = grouped["label_end"].max()
+    by_date = rows.groupby(rows.index.get_level_values("date"), sort=True)
+    dates = by_date[["realised", "difference", "variance"]].mean()
+    dates["label_end"] = by_date["label_end"].max()
     if "version" in rows:
-        dates["version"] = grouped["version"].first()
-    dates = dates[dates["deviation"] > _LEAST_SPREAD]  # a forecast equal to the prior claims nothing
-    chosen, until = [], None
+        dates["version"] = by_date["version"].first()
+    dates = dates[dates["variance"] > _LEAST_SPREAD**2]  # a forecast equal to the prior claims nothing
+    number, until, numbers = -1, None, []
     for day, end in dates["label_end"].items():
         if until is None or day >= until:
-            chosen.append(day)
-            until = end
-    return dates.loc[chosen]
+            number, until = number + 1, end
+        numbers.append(number)
+    by_period = dates.groupby(np.array(numbers, dtype="int64"))
+    periods = by_period[["realised", "difference", "variance"]].mean()
+    periods["deviation"] = np.sqrt(periods.pop("variance"))
+    periods["label_end"] = by_period["label_end"].max()
+    if "version" in dates:
+        periods["version"] = by_period["version"].last()
+    return periods.iloc[:-1]
 
 
 def _three(prior: np.ndarray) -> tuple[float, float, float]:
