@@ -63,6 +63,7 @@ for command in (
 app.command("selftest")(selftest_command)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
+app.add_typer(monitor.app, name="monitor")
 app.add_typer(features.app, name="features")
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")

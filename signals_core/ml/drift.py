@@ -13,6 +13,8 @@ import pandas as pd
 
 BINS = 10
 _SMOOTHING = 0.5
+_LEVEL_SESSIONS = 60
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Reference:
         edges: the deciles (BINS - 1, f), in the dtype of the frame.
         shares: smoothed share of each bin (BINS, f), 0 in bins without width.
         valid: values that are not missing (f,).
-        two_valued: whether a feature has two values at most (f,).
+        varied: whether a feature has more than two values, and they differ by more than rounding (f,).
         counts: per session.
     """
 
@@ -73,10 +75,15 @@ class Reference:
         self.valid = np.count_nonzero(~np.isnan(by_column), axis=1)
         self.edges = _quantiles(by_column, self.valid)
         different = (by_column[:, 1:] != by_column[:, :-1]) & ~np.isnan(by_column[:, 1:])
-        self.two_valued = different.sum(axis=1) <= 1
+        width = np.abs(self.edges[-1] - self.edges[0])
+        rounding = width <= _ROUNDING * np.abs(self.edges).max(axis=0)
+        self.varied = (different.sum(axis=1) > 1) & ~((width > 0) & rounding)
         self.used = np.ones((BINS, len(self.names)), dtype=bool)
         self.used[1:-1] = self.edges[1:] != self.edges[:-1]
         self.counts = self.count(frame)
+        dates = frame.index.get_level_values("date")
+        self.levels = levels(frame[self.names][dates >= dates.unique().sort_values()[-_LEVEL_SESSIONS:][0]])
+        """Of each symbol in the last sessions of the reference."""
         self.shares = _smoothed(self.counts.bins.sum(axis=0), self.used)
         self.block_psi = lru_cache(maxsize=8)(self._block_psi)
         """PSI (b, f) of each block of that many sessions of the reference against the whole of it."""
@@ -142,6 +149,11 @@ class Reference:
 
     def _bins(self, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return _bins(values, self.edges, starts)
+
+
+def levels(frame: pd.DataFrame) -> pd.DataFrame:
+    """How large a feature is for a symbol: the median of the absolute values, index symbol, one column a feature."""
+    return frame.abs().groupby(level="symbol", sort=False).median()
 
 
 def _bins(values: np.ndarray, edges: np.ndarray, starts: np.ndarray) -> np.ndarray:

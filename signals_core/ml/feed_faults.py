@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from signals_core.features.catalog import Feature
-from signals_core.ml.drift import Reference, SessionCounts
+from signals_core.ml.drift import Reference, SessionCounts, levels
 from signals_core.settings import MonitoringSettings
 
 Kind = Literal["missing", "constant", "unit"]
@@ -22,6 +22,12 @@ _UNIT_FACTORS = tuple(sign * power for power in (1, 2, 3, 6) for sign in (1, -1)
 """Powers of ten by which a source changes its unit: pence, percent and basis points, thousands, millions."""
 _TYPICAL = 0.75
 """Quantile of the reference's own blocks that values in the right unit are below, most of the time."""
+_NEAR, _SAME_MOVE, _SYMBOLS = 0.2, 0.75, 5
+"""Decimal orders around a power of ten, the share of symbols that must be there, and how many there must be."""
+_LARGE = 2
+"""Orders that no crash and no calm makes: distances from a high or a low move by one."""
+_ABOUT = 0.3
+"""The same for the middle of all symbols, of a feature whose values are fast and so its levels noisy."""
 _MISSING_JUMP = 0.2
 """Share of rows that lack a value, beyond the emptiest block of the reference."""
 _STILL = 0.1
@@ -124,9 +130,8 @@ def _constant(
     with np.errstate(invalid="ignore"):
         moving = np.nan_to_num(blocks.changes / blocks.chances, nan=1.0)
         quietest = np.nan_to_num(usual.changes / usual.chances).min(axis=0)
-    varied = ~reference.two_valued
     expected = quietest * blocks.chances
-    still = ((moving <= _STILL * quietest) & (expected >= _CHANGES_EXPECTED)).any(axis=0) & varied
+    still = ((moving <= _STILL * quietest) & (expected >= _CHANGES_EXPECTED)).any(axis=0) & reference.varied
     found = {
         int(column): Fault(
             "constant",
@@ -136,7 +141,7 @@ def _constant(
         for column in np.flatnonzero(still)
     }
     values = recent[reference.names].to_numpy()
-    same = ((values == values[:1]).all(axis=0)) & (usual.changes > 0).all(axis=0) & varied
+    same = ((values == values[:1]).all(axis=0)) & (usual.changes > 0).all(axis=0) & reference.varied
     return found | {
         int(column): Fault("constant", f"every value is {values[0, column]:g}", every_value=True)
         for column in np.flatnonzero(same)
@@ -146,27 +151,70 @@ def _constant(
 def _unit(
     reference: Reference, recent: pd.DataFrame, blocks: SessionCounts, length: int, settings: MonitoringSettings
 ) -> dict[int, Fault]:
-    """Features whose block looks like the reference again once divided by a power of ten."""
+    """Features that a power of ten sets right, by the level of each symbol or by the distribution of a block.
+
+    Levels tell it of slow features, whose symbols keep their places; distributions tell it of fast ones, whose do not.
+    """
+    moved = _moved(reference, recent, length)
+    powers = _powers_by_level(moved) | _powers_by_distribution(reference, recent, moved, blocks, length, settings)
+    return {
+        column: Fault("unit", f"{10.0**power:g} times the values of the reference", 10.0**power)
+        for column, power in powers.items()
+        if reference.varied[column]
+    }
+
+
+def _moved(reference: Reference, recent: pd.DataFrame, length: int) -> np.ndarray:
+    """By how many decimal orders each symbol's level has moved since the end of the reference (symbols, f)."""
+    dates = recent.index.get_level_values("date")
+    now = levels(recent[reference.names][dates >= dates.unique().sort_values()[-length:][0]])
+    before = reference.levels.reindex(now.index)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = np.log10(now.to_numpy() / before.to_numpy())
+    return np.where(np.isfinite(moved), moved, np.nan)
+
+
+def _powers_by_level(moved: np.ndarray) -> dict[int, int]:
+    """Columns in which most symbols have moved by the same power of ten.
+
+    A column that is the same for every symbol has one witness only, who is believed when the move is large.
+    """
+    known = np.count_nonzero(~np.isnan(moved), axis=0)
+    ranked = np.sort(moved, axis=0)
+    witnesses = 1 + np.count_nonzero(np.diff(ranked, axis=0) > 0, axis=0)
+    found = {}
+    for power in _UNIT_FACTORS:
+        near = np.count_nonzero(np.abs(moved - power) < _NEAR, axis=0)
+        least = 1 if abs(power) >= _LARGE else _SYMBOLS
+        there = (known > 0) & (witnesses >= least) & (near >= _SAME_MOVE * known)
+        found |= {int(column): power for column in np.flatnonzero(there)}
+    return found
+
+
+def _powers_by_distribution(
+    reference: Reference,
+    recent: pd.DataFrame,
+    moved: np.ndarray,
+    blocks: SessionCounts,
+    length: int,
+    settings: MonitoringSettings,
+) -> dict[int, int]:
+    """Columns of which a block is like the reference again once divided by a power of ten, as the levels say too."""
     largest, typical = (np.quantile(reference.block_psi(length), q, axis=0) for q in (1, _TYPICAL))
     psi = reference.psi(blocks.bins)
     enough = blocks.bins.sum(axis=1) >= settings.min_rows
     limit = np.maximum(settings.own_history_factor * largest, settings.psi_major)
-    suspects = np.argwhere((psi > limit) & enough)
-    if not len(suspects):
-        return {}
     dates = recent.index.get_level_values("date")
     sessions = dates.unique().sort_values()
-    first = len(sessions) - len(blocks) * length
-    found: dict[int, Fault] = {}
-    for block, column in suspects:
-        start = max(first, 0) + block * length
+    first = max(len(sessions) - len(blocks) * length, 0)
+    found: dict[int, int] = {}
+    for block, column in np.argwhere((psi > limit) & enough):
+        start = first + block * length
         inside = dates.isin(sessions[start : start + length])
         values = recent[reference.names[column]].to_numpy()[inside]
-        fits = {
-            power: reference.psi_of(values / 10.0**power, int(column)) for power in _UNIT_FACTORS
-        }
+        large = [power for power in _UNIT_FACTORS if abs(power) >= _LARGE]
+        fits = {power: reference.psi_of(values / 10.0**power, int(column)) for power in large}
         power = min(fits, key=fits.__getitem__)
-        if fits[power] <= typical[column]:
-            text = f"{10.0**power:g} times the values of the reference: the unit changed"
-            found[int(column)] = Fault("unit", text, 10.0**power)
+        if fits[power] <= typical[column] and abs(np.nanmedian(moved[:, column]) - power) < _ABOUT:
+            found[int(column)] = power
     return found
