@@ -65,6 +65,7 @@ class Reference:
         shares: smoothed share of each bin (BINS, f), 0 in bins without width.
         valid: values that are not missing (f,).
         varied: whether a feature has more than two values, and they differ by more than rounding (f,).
+        low, high: the least and the largest value (f,).
         counts: per session.
     """
 
@@ -75,6 +76,8 @@ class Reference:
         self.valid = np.count_nonzero(~np.isnan(by_column), axis=1)
         self.edges = _quantiles(by_column, self.valid)
         different = (by_column[:, 1:] != by_column[:, :-1]) & ~np.isnan(by_column[:, 1:])
+        columns, last = np.arange(len(by_column)), np.maximum(self.valid - 1, 0)
+        self.low, self.high = by_column[columns, 0], by_column[columns, last]
         width = np.abs(self.edges[-1] - self.edges[0])
         rounding = width <= _ROUNDING * np.abs(self.edges).max(axis=0)
         self.varied = (different.sum(axis=1) > 1) & ~((width > 0) & rounding)

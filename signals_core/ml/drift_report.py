@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from signals_core.calendar import DATE_UNIT, session_closes
 from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.files import write_bytes_atomic
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.drift_store import DriftReport, DriftStore
+from signals_core.ml.feed_silence import silent_feeds
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
 from signals_core.ml.monitoring import ModelMonitor
 from signals_core.ml.performance import Yardstick, yardstick
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 STREAM = "ml:drift:events"
 CODE = tuple(
     f"signals_core.ml.{name}"
-    for name in ("drift", "drift_report", "drift_store", "feed_faults", "monitoring", "performance", "prediction_log")
+    for name in (
+        *("drift", "drift_report", "drift_store", "feed_faults", "feed_silence"),
+        *("monitoring", "performance", "prediction_log"),
+    )
 )
 """What a report is made by."""
 _BULKY = ("features", "inputs", "signal_test")
@@ -113,7 +118,7 @@ def _judge(
     settings = workspace.settings.monitoring
     monitor = ModelMonitor(settings, workspace.features.catalog)
     compared = monitor.compare(evidence.reference, evidence.recent, evidence.earlier)
-    verdict = monitor.judge(compared, evidence.recent)
+    verdict = monitor.judge(compared, evidence.recent, _silent_feeds(workspace, evidence, day))
     matured, realised = monitor.rolling_accuracy(evidence.predictions, evidence.outcomes["label"])
     poor = realised is not None and matured >= settings.accuracy_window and realised < settings.accuracy_threshold
     test = monitor.signal_test(evidence.predictions, evidence.outcomes, evidence.yardsticks)
@@ -150,6 +155,14 @@ def _episode(version_id: str, day: date, retrain: bool, previous: DriftReport | 
     if previous is not None and previous.episode and previous.model_version == version_id:
         return previous.episode
     return f"{version_id}:{day}"
+
+
+def _silent_feeds(workspace: "Workspace", evidence: _Evidence, day: date) -> list[str]:
+    session = pd.Timestamp(day)
+    close = session_closes(workspace.settings.exchange.calendar, pd.DatetimeIndex([session]).as_unit(DATE_UNIT))[0]
+    symbols = evidence.recent.index.unique("symbol")
+    known = {str(symbol): workspace.inputs(str(symbol)).until(session, close) for symbol in symbols}
+    return silent_feeds(known, session, evidence.reference.index.get_level_values("date").min())
 
 
 def _known_outcomes(workspace: "Workspace", scope: Scope, predictions: pd.DataFrame, day: date) -> pd.DataFrame:

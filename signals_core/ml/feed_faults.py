@@ -5,6 +5,7 @@ is sparse or slow by nature is no fault. A block has `confirm_sessions` sessions
 the whole window is a block too.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,8 @@ _TYPICAL = 0.75
 """Quantile of the reference's own blocks that values in the right unit are below, most of the time."""
 _NEAR, _SAME_MOVE, _SYMBOLS = 0.2, 0.75, 5
 """Decimal orders around a power of ten, the share of symbols that must be there, and how many there must be."""
+_OUTSIDE, _HALF = 0.5, 0.5
+"""Share of values beyond the range of the reference; half an order is as far from a power as can be."""
 _LARGE = 2
 """Orders that no crash and no calm makes: distances from a high or a low move by one."""
 _ABOUT = 0.3
@@ -91,17 +94,20 @@ def named_feeds(faulty: Iterable[str], monitored: Sequence[str], features: Mappi
         for need in features[name].needs if name in features else ():
             users[need] = users.get(need, 0) + 1
 
-    def rests_on(name: str) -> str | None:
-        return min(features[name].needs, key=users.__getitem__) if name in features else None
+    def rests_on(name: str) -> str:
+        return min(features[name].needs, key=users.__getitem__) if name in features else ""
 
-    own = pd.Series([rests_on(name) for name in monitored], dtype="object").value_counts()
-    broken = pd.Series([rests_on(name) for name in set(faulty) & set(monitored)], dtype="object").value_counts()
+    own = Counter(rests_on(name) for name in monitored)
+    broken = Counter(rests_on(name) for name in set(faulty) & set(monitored))
     feeds = [
-        str(feed)
+        feed
         for feed, count in broken.items()
-        if count >= _FEED_SHARE * own[feed] and count >= min(_FEED_FEATURES, own[feed])
+        if feed and count >= _FEED_SHARE * own[feed] and count >= min(_FEED_FEATURES, own[feed])
     ]
-    return ["bars"] if "bars" in feeds else sorted(feeds)
+    # Some features of bars alone are slower to show it than those of bars and facts.
+    if "bars" in feeds or (feeds and broken["bars"] >= _FEED_FEATURES):
+        return ["bars"]
+    return sorted(feeds)
 
 
 def coverage_fault(recent: pd.DataFrame) -> str | None:
@@ -151,12 +157,17 @@ def _constant(
 def _unit(
     reference: Reference, recent: pd.DataFrame, blocks: SessionCounts, length: int, settings: MonitoringSettings
 ) -> dict[int, Fault]:
-    """Features that a power of ten sets right, by the level of each symbol or by the distribution of a block.
+    """Features that a power of ten sets right, by three witnesses.
 
-    Levels tell it of slow features, whose symbols keep their places; distributions tell it of fast ones, whose do not.
+    The level of each symbol tells it of slow features, whose symbols keep their places; the range that was never
+    left before tells it of all whose values became larger; the distribution of a block of fast ones.
     """
     moved = _moved(reference, recent, length)
-    powers = _powers_by_level(moved) | _powers_by_distribution(reference, recent, moved, blocks, length, settings)
+    powers = (
+        _powers_by_level(moved)
+        | _powers_by_range(reference, recent, moved, length)
+        | _powers_by_distribution(reference, recent, moved, blocks, length, settings)
+    )
     return {
         column: Fault("unit", f"{10.0**power:g} times the values of the reference", 10.0**power)
         for column, power in powers.items()
@@ -166,8 +177,7 @@ def _unit(
 
 def _moved(reference: Reference, recent: pd.DataFrame, length: int) -> np.ndarray:
     """By how many decimal orders each symbol's level has moved since the end of the reference (symbols, f)."""
-    dates = recent.index.get_level_values("date")
-    now = levels(recent[reference.names][dates >= dates.unique().sort_values()[-length:][0]])
+    now = levels(_last_sessions(recent[reference.names], length))
     before = reference.levels.reindex(now.index)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.log10(now.to_numpy() / before.to_numpy())
@@ -189,6 +199,25 @@ def _powers_by_level(moved: np.ndarray) -> dict[int, int]:
         there = (known > 0) & (witnesses >= least) & (near >= _SAME_MOVE * known)
         found |= {int(column): power for column in np.flatnonzero(there)}
     return found
+
+
+def _powers_by_range(reference: Reference, recent: pd.DataFrame, moved: np.ndarray, length: int) -> dict[int, int]:
+    """Columns of which most values are outside all that the reference has shown, by about a power of ten."""
+    values = _last_sessions(recent, length)[reference.names].to_numpy()
+    outside = np.count_nonzero((values > reference.high) | (values < reference.low), axis=0)
+    most = outside >= _OUTSIDE * np.maximum(np.count_nonzero(~np.isnan(values), axis=0), 1)
+    found = {}
+    for column in np.flatnonzero(most & ~np.isnan(moved).all(axis=0)):
+        middle = float(np.nanmedian(moved[:, column]))
+        power = min(_UNIT_FACTORS, key=lambda power: abs(power - middle))
+        if power > 0 and abs(power - middle) < _HALF:
+            found[int(column)] = power
+    return found
+
+
+def _last_sessions(rows: pd.DataFrame, sessions: int) -> pd.DataFrame:
+    dates = rows.index.get_level_values("date")
+    return rows[dates >= dates.unique().sort_values()[-sessions:][0]]
 
 
 def _powers_by_distribution(

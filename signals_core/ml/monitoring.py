@@ -1,6 +1,6 @@
 """ModelMonitor: has what the model sees, or how well it does, changed since it was trained?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,16 +72,19 @@ class ModelMonitor:
             for column, name in enumerate(base.names)
         ]
 
-    def judge(self, compared: list[FeatureDrift], recent: pd.DataFrame) -> DriftVerdict:
+    def judge(
+        self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str] = ()
+    ) -> DriftVerdict:
         """Whether all features together ask for a retrain, which feeds are broken, and why in words.
 
         Args:
             compared: by `compare`.
             recent: the rows it compared, index (symbol, date).
+            silent: what `silent_feeds` says of them.
         """
         settings, rows = self.settings, len(recent)
         faulty = [f for f in compared if f.fault]
-        faults = self._fault_texts(compared, recent)
+        faults = self._fault_texts(compared, recent, silent)
         judged = [f for f in compared if f.status not in _NOT_JUDGED and not f.fault]
         alarms = [f for f in judged if f.alarm]
         drifts = bool(judged) and len(alarms) >= settings.retrain_share * len(judged)
@@ -168,12 +171,13 @@ class ModelMonitor:
             return "major"
         return "minor" if psi >= self.settings.psi_minor else "stable"
 
-    def _fault_texts(self, compared: list[FeatureDrift], recent: pd.DataFrame) -> list[str]:
+    def _fault_texts(
+        self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str]
+    ) -> list[str]:
         faulty = [f for f in compared if f.fault]
         monitored = [f.feature for f in compared if f.status != "insufficient"]
+        told = [text for text in (coverage_fault(recent), *silent) if text]
         feeds = named_feeds([f.feature for f in faulty], monitored, self.features)
-        texts = [f"feed {feed}" for feed in feeds]
-        coverage = coverage_fault(recent)
-        if coverage:
-            texts.insert(0, coverage)
-        return texts + [f"{f.feature} ({f.fault}): {f.fault_text}" for f in faulty]
+        known = {text.removeprefix("feed ").partition(":")[0] for text in told}
+        told += [f"feed {feed}" for feed in feeds if feed not in known]
+        return told + [f"{f.feature} ({f.fault}): {f.fault_text}" for f in faulty]
