@@ -18,6 +18,7 @@ from signals_core.cli import (
     features,
     invocation,
     models,
+    monitor,
     orders,
     project,
     serving,

@@ -19,16 +19,16 @@ from signals_core.settings import MonitoringSettings
 
 Kind = Literal["missing", "constant", "unit"]
 
-_UNIT_FACTORS = tuple(sign * power for power in (1, 2, 3, 6) for sign in (1, -1))
-"""Powers of ten by which a source changes its unit: pence, percent and basis points, thousands, millions."""
-_TYPICAL = 0.75
-"""Quantile of the reference's own blocks that values in the right unit are below, most of the time."""
+_UNIT_FACTORS = tuple(sign * power for power in (2, 3, 4, 6) for sign in (1, -1))
+"""Powers of ten by which a source changes its unit: pence and percent, thousands, basis points, millions."""
+_TYPICAL = 0.95
+"""Quantile of the reference's own blocks that values in the right unit are below, nearly always."""
 _NEAR, _SAME_MOVE, _SYMBOLS = 0.2, 0.75, 5
 """Decimal orders around a power of ten, the share of symbols that must be there, and how many there must be."""
 _OUTSIDE, _HALF = 0.5, 0.5
 """Share of values beyond the range of the reference; half an order is as far from a power as can be."""
-_LARGE = 2
-"""Orders that no crash and no calm makes: distances from a high or a low move by one."""
+_OVERNIGHT = 0.1
+"""Decimal orders around ten or a tenth that a step from one session to the next must be in."""
 _ABOUT = 0.3
 """The same for the middle of all symbols, of a feature whose values are fast and so its levels noisy."""
 _MISSING_JUMP = 0.2
@@ -157,22 +157,54 @@ def _constant(
 def _unit(
     reference: Reference, recent: pd.DataFrame, blocks: SessionCounts, length: int, settings: MonitoringSettings
 ) -> dict[int, Fault]:
-    """Features that a power of ten sets right, by three witnesses.
+    """Features that a power of ten sets right.
 
-    The level of each symbol tells it of slow features, whose symbols keep their places; the range that was never
-    left before tells it of all whose values became larger; the distribution of a block of fast ones.
+    A hundred and more has three witnesses: the level of each symbol tells it of slow features, whose symbols keep
+    their places; the range of the reference of all whose values became larger; the distribution of a block of fast
+    ones. Ten is what a crisis does to volatility within weeks, but never overnight: only its onset tells it.
     """
     moved = _moved(reference, recent, length)
     powers = (
         _powers_by_level(moved)
         | _powers_by_range(reference, recent, moved, length)
         | _powers_by_distribution(reference, recent, moved, blocks, length, settings)
+        | _tenfold_overnight(reference, recent)
     )
     return {
         column: Fault("unit", f"{10.0**power:g} times the values of the reference", 10.0**power)
         for column, power in powers.items()
         if reference.varied[column]
     }
+
+
+def _tenfold_overnight(reference: Reference, recent: pd.DataFrame) -> dict[int, int]:
+    """Columns in which most symbols became ten times larger or smaller from one session to the next."""
+    rows = recent[reference.names].sort_index()
+    symbols, dates = (rows.index.get_level_values(level) for level in ("symbol", "date"))
+    values = rows.to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.log10(np.abs(values[1:] / values[:-1]))
+    inside = np.asarray(symbols[1:] == symbols[:-1])
+    session = np.searchsorted(dates.unique().sort_values(), dates[1:])[inside]
+    order = np.argsort(session, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(session[order]) > 0]) if len(session) else np.array([], dtype="int64")
+    if not len(starts):
+        return {}
+    step = step[inside][order]
+    known = np.add.reduceat(np.isfinite(step), starts, axis=0, dtype="int64")
+    found = {}
+    for power in (1, -1):
+        near = np.add.reduceat(np.abs(step - power) < _OVERNIGHT, starts, axis=0, dtype="int64")
+        there = ((near >= _SAME_MOVE * known) & (known >= _SYMBOLS)).any(axis=0) & _many_witnesses(reference)
+        found |= {int(column): power for column in np.flatnonzero(there)}
+    return found
+
+
+def _many_witnesses(reference: Reference) -> np.ndarray:
+    """Columns that are not the same for every symbol (f,)."""
+    levels_of = reference.levels.to_numpy()
+    lowest, highest = np.nanmin(levels_of, axis=0, initial=np.inf), np.nanmax(levels_of, axis=0, initial=-np.inf)
+    return np.asarray(highest > lowest)
 
 
 def _moved(reference: Reference, recent: pd.DataFrame, length: int) -> np.ndarray:
@@ -185,19 +217,12 @@ def _moved(reference: Reference, recent: pd.DataFrame, length: int) -> np.ndarra
 
 
 def _powers_by_level(moved: np.ndarray) -> dict[int, int]:
-    """Columns in which most symbols have moved by the same power of ten.
-
-    A column that is the same for every symbol has one witness only, who is believed when the move is large.
-    """
+    """Columns in which most symbols have moved by the same power of ten."""
     known = np.count_nonzero(~np.isnan(moved), axis=0)
-    ranked = np.sort(moved, axis=0)
-    witnesses = 1 + np.count_nonzero(np.diff(ranked, axis=0) > 0, axis=0)
     found = {}
     for power in _UNIT_FACTORS:
         near = np.count_nonzero(np.abs(moved - power) < _NEAR, axis=0)
-        least = 1 if abs(power) >= _LARGE else _SYMBOLS
-        there = (known > 0) & (witnesses >= least) & (near >= _SAME_MOVE * known)
-        found |= {int(column): power for column in np.flatnonzero(there)}
+        found |= {int(column): power for column in np.flatnonzero((known > 0) & (near >= _SAME_MOVE * known))}
     return found
 
 
@@ -241,8 +266,7 @@ def _powers_by_distribution(
         start = first + block * length
         inside = dates.isin(sessions[start : start + length])
         values = recent[reference.names[column]].to_numpy()[inside]
-        large = [power for power in _UNIT_FACTORS if abs(power) >= _LARGE]
-        fits = {power: reference.psi_of(values / 10.0**power, int(column)) for power in large}
+        fits = {power: reference.psi_of(values / 10.0**power, int(column)) for power in _UNIT_FACTORS}
         power = min(fits, key=fits.__getitem__)
         if fits[power] <= typical[column] and abs(np.nanmedian(moved[:, column]) - power) < _ABOUT:
             found[int(column)] = power
