@@ -132,7 +132,10 @@ def markdown(report: DriftReport, settings: MonitoringSettings, heat_map: str) -
         "",
         "| feature | PSI | alarm level | fixed level | |",
         "|---|---:|---:|---|---|",
-        *(f"| {f.feature} | {psi} | {level} | {f.status} | {said} |" for f, psi, level, said in listed(report, settings)),
+        *(
+            f"| {f.feature} | {psi} | {level} | {f.status} | {said} |"
+            for f, psi, level, said in listed(report, settings)
+        ),
         "",
         _explained(settings),
         "",
@@ -164,8 +167,8 @@ def page(report: DriftReport, settings: MonitoringSettings, heat_map: bytes) -> 
         f"<p>Model <code>{html.escape(report.model_version)}</code>; {report.rows:,} rows of "
         f"{settings.window_sessions} sessions against {report.reference_rows:,} training rows.</p>"
         f'<div class="cards">{cards}</div>{_image(heat_map, "PSI by feature and week")}{signal}'
-        f"<h2>Features worth a look</h2><table><thead><tr><th>feature<th class=n>PSI<th class=n>alarm level<th>fixed level<th>"
-        f"</thead><tbody>{rows}</tbody></table><p class=small>{html.escape(_explained(settings))}</p></main></html>\n"
+        f"<h2>Features worth a look</h2><table><thead><tr><th>feature<th class=n>PSI<th class=n>alarm level"
+        f"<th>fixed level<th></thead><tbody>{rows}</tbody></table><p class=small>{html.escape(_explained(settings))}</p></main></html>\n"
     )
 
 
@@ -191,12 +194,15 @@ _STYLE = (
     "body{margin:0;background:#f4f6f7;color:#2c3e50;font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}"
     "main{max-width:980px;margin:24px auto;padding:28px 36px;background:#fff;border-radius:8px;"
     "box-shadow:0 1px 4px #0002}h1{margin:0;font-size:24px}h2{font-size:17px;margin:28px 0 8px}"
-    ".verdict{font-size:17px;margin:6px 0}.cards{display:grid;grid-template-columns:repeat(2,1fr);gap:12px;margin:18px 0}"
+    ".verdict{font-size:17px;margin:6px 0}"
+    ".cards{display:grid;grid-template-columns:repeat(2,1fr);gap:12px;margin:18px 0}"
     ".card{border-left:5px solid #95a5a6;background:#f8f9f9;padding:10px 14px;border-radius:4px;overflow-wrap:anywhere}"
     ".card h2{margin:0;font-size:13px;text-transform:uppercase;letter-spacing:.05em;color:#566573}.card p{margin:2px 0}"
-    ".good{border-color:#1e8449}.card.bad{border-color:#c0392b;background:#fdf2f0}img{max-width:100%;display:block;margin:12px 0}"
+    ".good{border-color:#1e8449}.card.bad{border-color:#c0392b;background:#fdf2f0}"
+    "img{max-width:100%;display:block;margin:12px 0}"
     "table{border-collapse:collapse;width:100%;font-size:14px}th,td{text-align:left;padding:4px 10px;"
-    "border-bottom:1px solid #e5e7e9}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr.bad td{background:#fdf2f0}"
+    "border-bottom:1px solid #e5e7e9}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}"
+    "tr.bad td{background:#fdf2f0}"
     ".small{color:#566573;font-size:13px}code{font-size:13px}"
     "@media print{body{background:#fff}main{box-shadow:none;margin:0;max-width:none}}"
 )

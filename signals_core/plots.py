@@ -147,7 +147,9 @@ def psi_heat_map(reports: Sequence[DriftReport], title: str, factor: float, most
         factor: `monitoring.own_history_factor`.
     """
     shares, faults = _shares_of_limit(reports, factor)
-    ranked = sorted(shares, key=lambda name: (-len(faults[name]), -max((v for v in shares[name] if v == v), default=-1)))
+    ranked = sorted(
+        shares, key=lambda name: (-len(faults[name]), -max((v for v in shares[name] if v == v), default=-1))
+    )
     chosen = ranked[:most]
     width = max(8.0, 0.32 * len(reports) + 4.2)
     figure, (axis,) = _figure(1, 1, width, max(2.4, 0.19 * len(chosen) + 1.6))
@@ -217,7 +219,9 @@ def signal_path(path: Sequence[tuple[str, float]], limit: float, title: str) -> 
     axis.axhline(limit, color=_COLOURS["DOWN"], lw=1, ls="--", label="limit: the signal is dead")
     axis.fill_between(days, values, color=_ACCENT, alpha=0.15)
     axis.plot(days, values, "o-", ms=3, color=_ACCENT)
-    axis.set(ylim=(0, max(1.15 * limit, 1.1 * float(values.max(initial=0)))), ylabel="cumulative shortfall\n(deviations)")
+    axis.set(
+        ylim=(0, max(1.15 * limit, 1.1 * float(values.max(initial=0)))), ylabel="cumulative shortfall\n(deviations)"
+    )
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     axis.tick_params(axis="x", labelsize=8)
     return _png(figure, title)

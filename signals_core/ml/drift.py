@@ -98,8 +98,8 @@ class Reference:
         dates = frame.index.get_level_values("date").to_numpy()
         by_symbol = np.lexsort((dates, symbols))
         by_session = np.argsort(dates, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(dates[by_session]).astype("int64") != 0]) if len(dates) else []
-        return self._counted(values, symbols, by_symbol, by_session, np.asarray(starts, dtype="int64"))
+        starts = np.flatnonzero(np.r_[len(dates) > 0, np.diff(dates[by_session]).astype("int64") != 0])
+        return self._counted(values, symbols, by_symbol, by_session, starts)
 
     def psi(self, bins: np.ndarray) -> np.ndarray:
         """PSI (..., f) of counts by bin (..., BINS, f)."""

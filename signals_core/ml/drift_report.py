@@ -112,9 +112,7 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     return _Evidence(model.version_id, reference, recent, earlier, predictions, outcomes, yardsticks, inputs)
 
 
-def _judge(
-    workspace: "Workspace", scope: Scope, day: date, evidence: _Evidence, store: DriftStore
-) -> DriftReport:
+def _judge(workspace: "Workspace", scope: Scope, day: date, evidence: _Evidence, store: DriftStore) -> DriftReport:
     settings = workspace.settings.monitoring
     monitor = ModelMonitor(settings, workspace.features.catalog)
     compared = monitor.compare(evidence.reference, evidence.recent, evidence.earlier)

@@ -125,7 +125,9 @@ def _missing(blocks: SessionCounts, usual: SessionCounts) -> dict[int, Fault]:
     share = (blocks.missing / blocks.rows[:, None]).max(axis=0)
     before = (usual.missing / np.maximum(usual.rows[:, None], 1)).max(axis=0)
     return {
-        int(column): Fault("missing", f"{share[column]:.0%} of the rows have no value, {before[column]:.0%} at most before")
+        int(column): Fault(
+            "missing", f"{share[column]:.0%} of the rows have no value, {before[column]:.0%} at most before"
+        )
         for column in np.flatnonzero(share > before + _MISSING_JUMP)
     }
 
@@ -168,7 +170,7 @@ def _unit(
         _powers_by_level(moved)
         | _powers_by_range(reference, recent, moved, length)
         | _powers_by_distribution(reference, recent, moved, blocks, length, settings)
-        | _tenfold_overnight(reference, recent)
+        | (_tenfold_overnight(reference, recent) if length == settings.window_sessions else {})
     )
     return {
         column: Fault("unit", f"{10.0**power:g} times the values of the reference", 10.0**power)
@@ -192,7 +194,7 @@ def _tenfold_overnight(reference: Reference, recent: pd.DataFrame) -> dict[int, 
         return {}
     step = step[inside][order]
     known = np.add.reduceat(np.isfinite(step), starts, axis=0, dtype="int64")
-    found = {}
+    found: dict[int, int] = {}
     for power in (1, -1):
         near = np.add.reduceat(np.abs(step - power) < _OVERNIGHT, starts, axis=0, dtype="int64")
         there = ((near >= _SAME_MOVE * known) & (known >= _SYMBOLS)).any(axis=0) & _many_witnesses(reference)
@@ -219,7 +221,7 @@ def _moved(reference: Reference, recent: pd.DataFrame, length: int) -> np.ndarra
 def _powers_by_level(moved: np.ndarray) -> dict[int, int]:
     """Columns in which most symbols have moved by the same power of ten."""
     known = np.count_nonzero(~np.isnan(moved), axis=0)
-    found = {}
+    found: dict[int, int] = {}
     for power in _UNIT_FACTORS:
         near = np.count_nonzero(np.abs(moved - power) < _NEAR, axis=0)
         found |= {int(column): power for column in np.flatnonzero((known > 0) & (near >= _SAME_MOVE * known))}
@@ -231,7 +233,7 @@ def _powers_by_range(reference: Reference, recent: pd.DataFrame, moved: np.ndarr
     values = _last_sessions(recent, length)[reference.names].to_numpy()
     outside = np.count_nonzero((values > reference.high) | (values < reference.low), axis=0)
     most = outside >= _OUTSIDE * np.maximum(np.count_nonzero(~np.isnan(values), axis=0), 1)
-    found = {}
+    found: dict[int, int] = {}
     for column in np.flatnonzero(most & ~np.isnan(moved).all(axis=0)):
         middle = float(np.nanmedian(moved[:, column]))
         power = min(_UNIT_FACTORS, key=lambda power: abs(power - middle))

@@ -72,9 +72,7 @@ class ModelMonitor:
             for column, name in enumerate(base.names)
         ]
 
-    def judge(
-        self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str] = ()
-    ) -> DriftVerdict:
+    def judge(self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str] = ()) -> DriftVerdict:
         """Whether all features together ask for a retrain, which feeds are broken, and why in words.
 
         Args:
@@ -117,9 +115,7 @@ class ModelMonitor:
     ) -> SignalTest | None:
         """`performance.signal_test` with the settings' slack and limit."""
         settings = self.settings
-        return performance.signal_test(
-            predictions, outcomes, yardsticks, settings.signal_slack, settings.signal_limit
-        )
+        return performance.signal_test(predictions, outcomes, yardsticks, settings.signal_slack, settings.signal_limit)
 
     def _psi(self, base: Reference, counts: SessionCounts) -> tuple[np.ndarray, np.ndarray]:
         """PSI (f,) of all sessions together, and the values it rests on (f,)."""
@@ -171,9 +167,7 @@ class ModelMonitor:
             return "major"
         return "minor" if psi >= self.settings.psi_minor else "stable"
 
-    def _fault_texts(
-        self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str]
-    ) -> list[str]:
+    def _fault_texts(self, compared: list[FeatureDrift], recent: pd.DataFrame, silent: Sequence[str]) -> list[str]:
         faulty = [f for f in compared if f.fault]
         monitored = [f.feature for f in compared if f.status != "insufficient"]
         told = [text for text in (coverage_fault(recent), *silent) if text]

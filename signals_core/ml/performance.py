@@ -146,7 +146,7 @@ def _gains(probabilities: np.ndarray, priors: np.ndarray, label: pd.Series, labe
 
 
 def _groups(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over the dates of each period: one begins with the first date on which the last one's first outcome is known.
+    """Means over the dates of each period: the next begins on the date that the first outcome of the last is known.
 
     A period that has not seen the next one begin is left out: it would still change.
     """

@@ -29,8 +29,8 @@ from signals_dagster.resources import WorkspaceResource
     kinds={"json", "redis"},
     code_version=source_digest(*CODE),
     description="PSI of every feature's last sessions against the training reference of the model in service, beside "
-    "what the feature's own past would show; broken feeds; realised accuracy and gain of matured predictions. A page for "
-    "people is under data/reports; each report is an event on the Redis stream ml:drift:events.",
+    "what the feature's own past would show; broken feeds; realised accuracy and gain of matured predictions. A page "
+    "for people is under data/reports; each report is an event on the Redis stream ml:drift:events.",
 )
 def drift_report_asset(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Has what the model sees changed?"""
