@@ -168,7 +168,8 @@ def page(report: DriftReport, settings: MonitoringSettings, heat_map: bytes) -> 
         f"{settings.window_sessions} sessions against {report.reference_rows:,} training rows.</p>"
         f'<div class="cards">{cards}</div>{_image(heat_map, "PSI by feature and week")}{signal}'
         f"<h2>Features worth a look</h2><table><thead><tr><th>feature<th class=n>PSI<th class=n>alarm level"
-        f"<th>fixed level<th></thead><tbody>{rows}</tbody></table><p class=small>{html.escape(_explained(settings))}</p></main></html>\n"
+        f"<th>fixed level<th></thead><tbody>{rows}</tbody></table><p class=small>"
+        f"{html.escape(_explained(settings))}</p></main></html>\n"
     )
 
 
