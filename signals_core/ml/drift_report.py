@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -24,7 +24,6 @@ from signals_core.settings import Scope
 if TYPE_CHECKING:
     from signals_core.workspace import Workspace
 
-STREAM = "ml:drift:events"
 CODE = tuple(
     f"signals_core.ml.{name}"
     for name in (
@@ -53,7 +52,7 @@ def drift_report(workspace: "Workspace", scope: Scope, day: date) -> tuple[Drift
     report = _judge(workspace, scope, day, evidence, store)
     store.save(report)
     event = {name: value for name, value in asdict(report).items() if name not in _BULKY}
-    _publish(workspace, {**event, "alarms": report.alarms})
+    workspace.events.publish("drift_report", {**event, "alarms": report.alarms})
     return report, True
 
 
@@ -204,16 +203,3 @@ def _yardstick(workspace: "Workspace", version_id: str) -> Yardstick | None:
     if made is not None:
         write_bytes_atomic(path, json.dumps(asdict(made), indent=1).encode())
     return made
-
-
-def _publish(workspace: "Workspace", event: dict[str, Any]) -> None:
-    from redis.exceptions import RedisError
-
-    from signals_core.errors import ServiceDown
-
-    fields = {name: json.dumps(value) for name, value in event.items()}
-    limit = workspace.settings.monitoring.events_max_length
-    try:
-        workspace.redis.xadd(STREAM, fields, maxlen=limit, approximate=True)
-    except RedisError as error:
-        raise ServiceDown(f"Redis does not take events ({error}): start it or check stores.redis_url") from error

@@ -1,14 +1,17 @@
 import json
+import shutil
 from datetime import date
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from signals_core.calendar import sessions_between
 from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.events import STREAM
 from signals_core.features.catalog import catalog
 from signals_core.ml.drift import Reference
-from signals_core.ml.drift_report import STREAM, drift_report, is_current
+from signals_core.ml.drift_report import drift_report, is_current
 from signals_core.ml.monitoring import DriftStore, ModelMonitor
 from signals_core.settings import MonitoringSettings
 from signals_core.strategy.ml_strategy import session_signals
@@ -182,6 +185,7 @@ def test_a_report_is_an_event_on_the_stream_once(enough_rows):
     assert STREAM == "ml:drift:events"
     (event,) = events(enough_rows)
     assert (event["scope"], event["day"], event["retrain"], event["alarms"]) == ("UNIVERSE", "2022-07-01", False, [])
+    assert event["kind"] == "drift_report"
     assert event["model_version"] == first.model_version
     assert event["verdict"] == first.verdict
 
@@ -240,6 +244,35 @@ def test_only_predictions_whose_label_was_known_at_the_close_are_counted(trained
     target = workspace.panel("UNIVERSE", date(2022, 6, 13), date(2022, 6, 16)).target["label"]
     assert report.matured_predictions == 6
     assert report.rolling_accuracy == pytest.approx((target == 2).mean())
+
+
+def test_features_in_another_unit_than_the_reference_are_a_broken_feed_and_no_retrain(enough_rows):
+    panel = enough_rows.panel("UNIVERSE", date(2021, 7, 1), date(2022, 7, 2))
+    rows = panel.features[list(FEATURES)] / 100
+    make_bundle(enough_rows.models, "percent", reference=rows, columns=FEATURES)
+    enough_rows.registry.register("percent", enough_rows.models / "percent", {})
+    enough_rows.registry.promote("percent")
+    report, _ = drift_report(enough_rows, "UNIVERSE", LAST_SESSION)
+    assert {f.feature: f.fault for f in report.features} == dict.fromkeys(FEATURES, "unit")
+    assert report.feed_faults[0] == "feed bars"
+    assert "rsi_14 (unit): 100 times the values of the reference" in report.feed_faults
+    assert (report.retrain, report.episode) == (False, None)
+    assert report.verdict.startswith("every feature that could be judged comes from a broken feed")
+
+
+def test_what_a_removed_model_promised_is_still_held_against_it(trained, open_workspace):
+    workspace = open_workspace(trained, SA_ML__SCOPES='["UNIVERSE"]')
+    put_into_service(workspace, "gone", drifted=False)
+    days = [session.date() for session in sessions_between("XNYS", date(2022, 5, 2), date(2022, 6, 15))]
+    for day in days:
+        session_signals(workspace, "UNIVERSE", day)
+    drift_report(workspace, "UNIVERSE", date(2022, 5, 20))
+    put_into_service(workspace, "next", drifted=False)
+    shutil.rmtree(workspace.models / "gone")
+    report, _ = drift_report(workspace, "UNIVERSE", LAST_SESSION)
+    assert report.model_version == "next"
+    assert report.signal_test.periods == len(days) // 5 - (len(days) % 5 == 0)
+    assert report.signal_test.path[-1][0] <= report.day
 
 
 def test_a_day_that_is_no_session_is_refused(enough_rows):
