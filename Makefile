@@ -55,5 +55,5 @@ lock: ## resolve requirements.lock anew
 
 clean: ## removes what runs have made: stores, features, models, registry; not data/bars, not the environment
 	rm -rf $(addprefix data/,market.sqlite market.sqlite-shm market.sqlite-wal features target validation drift \
-	  signals redis dagster_home main_job.lock synthetic alerts events)
+	  signals predictions reports redis dagster_home main_job.lock synthetic alerts events)
 	find models -mindepth 1 ! -name README.md -delete

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from signals_core.ml.monitoring import DriftReport
+from signals_core.ml.drift_store import DriftReport
 from signals_core.ml.reliability import ReliabilityBin
 from signals_core.ml.validation import WindowResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
 _COLOURS = {"DOWN": "#c0392b", "FLAT": "#7f8c8d", "UP": "#1e8449"}
 _INK, _ACCENT, _WARN = "#2c3e50", "#2471a3", "#d35400"
+_MAJOR = 0.2
+"""The specification's level of a major drift, below which nothing alarms."""
 
 
 def reliability_diagram(bins: Sequence[ReliabilityBin], title: str, note: str = "") -> bytes:
@@ -125,11 +128,102 @@ def drift_bars(report: DriftReport, title: str, most: int = 30) -> bytes:
         color=_INK,
         label="largest block of the training period",
     )
-    axis.axvline(0.2, color=_WARN, ls=":", lw=1, label="fixed level .2")
+    axis.axvline(_MAJOR, color=_WARN, ls=":", lw=1, label="fixed level .2")
     axis.set_yticks(rows, [f.feature for f in known], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("population stability index")
     axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return _png(figure, title)
+
+
+def psi_heat_map(reports: Sequence[DriftReport], title: str, factor: float, most: int = 40) -> bytes:
+    """PSI by feature and week, as a share of what raises an alarm: the feature's own past times `factor`.
+
+    Features are in the order of the largest share shown; a cross marks a faulty feed, grey that nothing could be
+    judged, and a line between weeks another model.
+
+    Args:
+        reports: one a week, the oldest first.
+        factor: `monitoring.own_history_factor`.
+    """
+    shares, faults = _shares_of_limit(reports, factor)
+    ranked = sorted(
+        shares, key=lambda name: (-len(faults[name]), -max((v for v in shares[name] if v == v), default=-1))
+    )
+    chosen = ranked[:most]
+    width = max(8.0, 0.32 * len(reports) + 4.2)
+    figure, (axis,) = _figure(1, 1, width, max(2.4, 0.19 * len(chosen) + 1.6))
+    if not chosen:
+        axis.text(0.5, 0.5, "no report yet", ha="center", va="center", color=_INK)
+        axis.axis("off")
+        return _png(figure, title)
+    table = np.array([shares[name] for name in chosen])
+    axis.grid(visible=False)
+    axis.set_facecolor("#e5e7e9")
+    image = axis.pcolormesh(table, cmap=_drift_colours(), vmin=0, vmax=2, edgecolors="white", linewidth=0.6)
+    for row, name in enumerate(chosen):
+        for column in faults[name]:
+            axis.text(column + 0.5, row + 0.5, "×", ha="center", va="center", fontsize=9, color=_INK, fontweight="bold")
+    for column in range(1, len(reports)):
+        if reports[column].model_version != reports[column - 1].model_version:
+            axis.axvline(column, color=_INK, lw=1.2)
+    axis.set_yticks(np.arange(len(chosen)) + 0.5, chosen, fontsize=7)
+    every = max(1, len(reports) // 14)
+    axis.set_xticks(
+        np.arange(0, len(reports), every) + 0.5, [r.day for r in reports[::every]], rotation=45, ha="right", fontsize=7
+    )
+    axis.tick_params(length=0)
+    axis.invert_yaxis()
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axis, shrink=min(1.0, 6 / len(chosen) + 0.3), pad=0.015, extend="max")
+    bar.set_ticks([0, 0.5, 1, 1.5, 2], labels=["0", "½", "alarm level", "1½", "2 ×"])
+    bar.ax.tick_params(labelsize=8, length=0)
+    bar.outline.set_visible(False)
+    note = "× faulty feed    grey: not judged"
+    if len(ranked) > most:
+        note += f"    {len(ranked) - most} quieter features are left out"
+    if len({r.model_version for r in reports}) > 1:
+        note += "    line: another model"
+    axis.set_title(note, fontsize=8, color=_INK, loc="left")
+    return _png(figure, title)
+
+
+def _shares_of_limit(
+    reports: Sequence[DriftReport], factor: float
+) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """By feature, the PSI of each report over its alarm level (NaN if not judged), and the reports with a fault."""
+    names = dict.fromkeys(f.feature for report in reports for f in report.features)
+    shares = {name: [np.nan] * len(reports) for name in names}
+    faults: dict[str, list[int]] = {name: [] for name in names}
+    for column, report in enumerate(reports):
+        for f in report.features:
+            if f.psi is not None:
+                shares[f.feature][column] = f.psi / max(factor * (f.own_history or 0), _MAJOR)
+            if f.fault:
+                faults[f.feature].append(column)
+    return shares, faults
+
+
+def _drift_colours() -> "LinearSegmentedColormap":
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [(0, "#f4f6f7"), (0.25, "#d4e6f1"), (0.5, "#f5cba7"), (0.75, _WARN), (1, _COLOURS["DOWN"])]
+    return LinearSegmentedColormap.from_list("drift", stops)
+
+
+def signal_path(path: Sequence[tuple[str, float]], limit: float, title: str) -> bytes:
+    """The statistic of the test for a dead signal by period, and its limit."""
+    figure, (axis,) = _figure(1, 1, 8, 2.6)
+    days = np.array([day for day, _ in path], dtype="datetime64[D]")
+    values = np.array([value for _, value in path])
+    axis.axhline(limit, color=_COLOURS["DOWN"], lw=1, ls="--", label="limit: the signal is dead")
+    axis.fill_between(days, values, color=_ACCENT, alpha=0.15)
+    axis.plot(days, values, "o-", ms=3, color=_ACCENT)
+    axis.set(
+        ylim=(0, max(1.15 * limit, 1.1 * float(values.max(initial=0)))), ylabel="cumulative shortfall\n(deviations)"
+    )
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.tick_params(axis="x", labelsize=8)
     return _png(figure, title)
 
 

@@ -265,7 +265,7 @@ def _retrain(workspace: Workspace) -> list[Retrain]:
 
 def _after_the_close(workspace: Workspace, days: list[date]) -> list[SessionOutcome]:
     """The daily jobs of some sessions at the workspace's moment."""
-    from signals_core.ml.monitoring import drift_report
+    from signals_core.ml.drift_report import drift_report
     from signals_core.strategy.ml_strategy import session_signals
 
     scopes = [s for s in workspace.settings.ml.scopes if workspace.registry.get_active(s) is not None]

@@ -15,7 +15,7 @@ from rich.text import Text
 from signals_core.features.catalog import catalog
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.comparison import PRIOR, PooledChallenge, compare_challengers, earned_its_place
-from signals_core.ml.monitoring import DriftReport, DriftStore
+from signals_core.ml.drift_store import DriftReport, DriftStore
 from signals_core.ml.overfitting import PooledOverfitting, pool_searches
 from signals_core.ml.registry import Version
 from signals_core.ml.reliability import ReliabilityBin

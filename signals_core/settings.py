@@ -267,6 +267,8 @@ class MonitoringSettings(_Section):
     retrain_share: float = Field(0.25, gt=0, le=1)
     accuracy_window: int = Field(100, ge=1)
     accuracy_threshold: float = Field(0.5, gt=0, lt=1)
+    signal_slack: float = Field(0.25, ge=0)
+    signal_limit: float = Field(8.0, gt=0)
     events_max_length: int = Field(10_000, ge=1)
 
 

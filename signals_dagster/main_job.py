@@ -15,7 +15,7 @@ import dagster as dg
 from signals_core import steps
 from signals_core.errors import GateError, MissingPrerequisite
 from signals_core.files import sweep_temporaries
-from signals_core.ml import monitoring, training
+from signals_core.ml import drift_report, training
 from signals_core.ml.windows import all_windows, stale_windows
 from signals_core.settings_loading import LoadedSettings
 from signals_core.strategy import ml_strategy
@@ -282,7 +282,7 @@ def _session(workspace: Workspace, _: date) -> list[tuple[str, str]]:
 
 def _stale_session(workspace: Workspace, sunday: date) -> list[tuple[str, str]]:
     def look(scope: str, day: date) -> bool:
-        return monitoring.is_current(workspace, scope, day) and ml_strategy.is_current(workspace, scope, day)
+        return drift_report.is_current(workspace, scope, day) and ml_strategy.is_current(workspace, scope, day)
 
     return [
         (scope, key)

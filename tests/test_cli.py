@@ -53,6 +53,7 @@ def test_help_names_every_command_and_loads_no_library():
         "drift",
         "orders",
         "positions",
+        "monitor",
     ):
         assert command in done.stdout
     assert [name for name in ("pandas", "xgboost", "dagster", "pydantic") if f" {name}\n" in done.stderr] == []
@@ -129,6 +130,14 @@ def test_from_windows_to_signals(built: Path):
         assert row["p_down"] + row["p_flat"] + row["p_up"] == pytest.approx(1)
     drift = run(built, "drift", "--json")
     assert [report["scope"] for report in json.loads(drift.stdout)] == ["UNIVERSE", "AAA"]
+    shown = run(built, "monitor", "show", "--json")
+    assert json.loads(shown.stdout) == json.loads(drift.stdout)
+    (written,) = json.loads(run(built, "monitor", "report", "--scope", "AAA", "--json").stdout)
+    assert written["scope"] == "AAA"
+    assert "Insufficient: 20 rows" in Path(written["markdown"]).read_text()
+    assert Path(written["html"]).read_text().startswith("<!doctype html>")
+    absent = run(built, "monitor", "show", "--day", "2020-01-01")
+    assert (absent.returncode, "no drift report of 2020-01-01" in absent.stderr) == (4, True)
 
 
 def test_progress_goes_to_stderr_and_json_alone_to_stdout(built: Path):

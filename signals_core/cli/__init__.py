@@ -18,6 +18,7 @@ from signals_core.cli import (
     features,
     invocation,
     models,
+    monitor,
     orders,
     project,
     serving,
@@ -63,6 +64,7 @@ for command in (
 app.command("selftest")(selftest_command)
 app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
+app.add_typer(monitor.app, name="monitor")
 app.add_typer(features.app, name="features")
 app.add_typer(data.app, name="data")
 app.add_typer(check.app, name="check")

@@ -23,7 +23,7 @@ def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
     """The drift report of the last session. Exit code 3 if it asks for a retrain."""
     from dataclasses import asdict
 
-    from signals_core.ml.monitoring import drift_report
+    from signals_core.ml.drift_report import drift_report
     from signals_core.steps import last_day
 
     with open_workspace() as workspace:

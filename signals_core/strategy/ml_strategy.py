@@ -11,6 +11,7 @@ import pandas as pd
 from signals_core.calendar import DATE_UNIT, to_sessions
 from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.features.sectors import SECTORS, sector_of
+from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.training import newest_age
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.provenance import digest, source_digest
@@ -122,6 +123,8 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
 def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionSignals:
     """Bring the signals of a scope at a session up to date; see `rules.decide` for what is one.
 
+    What is predicted anew goes to the prediction log first.
+
     Raises:
         MissingPrerequisite: no model of the scope is in service.
         BundleError: no sound model is.
@@ -131,7 +134,8 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
     frame = _decided(workspace, scope, model, day, rows.droplevel("date"), tickers)
-    signals = SessionSignals(scope, day, frame, computed=True)
+    logged = PredictionLog(workspace.data / "predictions").append(scope, day, frame, workspace.now)
+    signals = SessionSignals(scope, day, frame, computed=True, logged=logged)
     store.save(signals, inputs)
     return signals
 

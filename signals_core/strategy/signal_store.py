@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from signals_core.calendar import DATE_UNIT
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.files import write_atomic
-from signals_core.ml.validation import PROBABILITY_COLUMNS
+from signals_core.ml.prediction_log import Appended
 from signals_core.settings import Scope
 from signals_core.strategy.base import Signal, SignalDirection
 
@@ -33,6 +33,8 @@ class SessionSignals:
     day: date
     frame: pd.DataFrame
     computed: bool
+    logged: Appended | None = None
+    """What became of the predictions in the prediction log, if they were made now."""
 
     def signals(self) -> list[Signal]:
         """Only the rows that say LONG or SHORT."""
@@ -104,14 +106,6 @@ class SignalStore:
         """The rows of all sessions, in order; empty without any."""
         frames = [self.load(scope, day) for day in self.days(scope)]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-    def predictions(self, scope: Scope, before: date) -> pd.DataFrame:
-        """All stored predictions of sessions before a date: index (symbol, date), p_down, p_flat, p_up."""
-        frames = [self.load(scope, day) for day in self.days(scope) if day < before]
-        if not frames:
-            index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["symbol", "date"])
-            return pd.DataFrame(columns=PROBABILITY_COLUMNS, index=index, dtype="float64")
-        return pd.concat(frames).dropna(subset=PROBABILITY_COLUMNS).set_index(["symbol", "date"])[PROBABILITY_COLUMNS]
 
     def _path(self, scope: Scope, day: date) -> Path:
         return self._folder / f"scope={scope}" / f"date={day}.parquet"

@@ -30,7 +30,11 @@ def signals(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> 
     """What the model in service says."""
 
     def describe(scope: str, day: date) -> dict[str, object]:
-        rows = session_signals(workspace.open(), scope, day).frame.drop(columns="date")
+        made = session_signals(workspace.open(), scope, day)
+        rows = made.frame.drop(columns="date")
+        if made.logged is not None:
+            say = context.log.warning if made.logged.contradicted else context.log.info
+            say(f"{scope} {day}: {made.logged}")
         return {
             "dagster/row_count": len(rows),
             "long": int((rows["direction"] == "LONG").sum()),

@@ -156,7 +156,11 @@ def test_drift_and_signals_of_the_last_session_name_every_ticker_once(finished: 
     symbols = {key: [r.data["symbol"] for r in found["signals"].records] for key, found in described.items()}
     assert symbols == {f"{LAST_SESSION}|UNIVERSE": ["BBB"], f"{LAST_SESSION}|AAA": ["AAA"]}
     drift = metadata(result, "drift_report")
-    assert drift[f"{LAST_SESSION}|AAA"]["verdict"] == "insufficient: 20 rows in 20 sessions, 100 are needed"
+    described = drift[f"{LAST_SESSION}|AAA"]
+    assert described["verdict"] == "insufficient: 20 rows in 20 sessions, 100 are needed"
+    assert (described["feed_faults"], described["signal_dead"]) == ("none found", False)
+    assert Path(described["page"]).read_text().startswith("<!doctype html>")
+    assert "data:image/png;base64," in described["psi_by_week"]
 
 
 def test_signals_without_a_model_in_service_say_what_to_do(project: Path):

@@ -11,9 +11,9 @@ import pytest
 
 from signals_core import steps
 from signals_core.errors import SettingsError
+from signals_core.ml.prediction_log import PredictionLog
 from signals_core.replay import Replay, Week
 from signals_core.settings_loading import LoadedSettings, load_settings
-from signals_core.strategy.ml_strategy import SignalStore
 from signals_core.workspace import Workspace
 
 START, END = date(2021, 10, 1), date(2021, 10, 20)
@@ -89,8 +89,8 @@ def test_a_replay_goes_on_where_it_was_killed(ingested: LoadedSettings, monkeypa
     assert [said(week) for week in parts.weeks()] == whole[:1]
     assert [said(week) for week in Replay(ingested, START, END, "parts").run()] == whole
     with parts.workspace() as first, Replay(ingested, START, END, "whole").workspace() as second:
-        stores = [SignalStore(workspace.data / "signals") for workspace in (first, second)]
-        found = [store.predictions("UNIVERSE", END) for store in stores]
+        logs = [PredictionLog(workspace.data / "predictions") for workspace in (first, second)]
+        found = [log.served("UNIVERSE", END).drop(columns="made_at") for log in logs]
     pd.testing.assert_frame_equal(*found)
     assert len(found[0]) == 24
 

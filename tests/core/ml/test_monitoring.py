@@ -1,13 +1,18 @@
 import json
+import shutil
 from datetime import date
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from signals_core.calendar import sessions_between
 from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.events import STREAM
 from signals_core.features.catalog import catalog
-from signals_core.ml.monitoring import STREAM, DecileBins, DriftStore, ModelMonitor, drift_report, is_current
+from signals_core.ml.drift import Reference
+from signals_core.ml.drift_report import drift_report, is_current
+from signals_core.ml.monitoring import DriftStore, ModelMonitor
 from signals_core.settings import MonitoringSettings
 from signals_core.strategy.ml_strategy import session_signals
 from tests.core.ml.helpers import FEATURES, LAST_SESSION, constant_calibrator, make_bundle
@@ -35,47 +40,6 @@ def recent() -> pd.DataFrame:
 
 def by_name(drifts) -> dict:
     return {drift.feature: drift for drift in drifts}
-
-
-def test_psi_of_a_sample_in_the_lowest_tenth_equals_the_sum_by_hand():
-    bins = DecileBins(np.arange(1000) / 1000)
-    # Half a count is added to every bin: reference 100.5 / 1005 = .1 each, sample 200.5 / 205 and .5 / 205.
-    full, empty = 200.5 / 205, 0.5 / 205
-    expected = (full - 0.1) * np.log(full / 0.1) + 9 * (empty - 0.1) * np.log(empty / 0.1)
-    assert bins.psi(np.full(200, 0.01)) == pytest.approx(expected, rel=1e-12)
-    assert expected == pytest.approx(5.2621, abs=1e-3)
-
-
-def test_psi_of_the_reference_itself_is_zero():
-    values = np.random.default_rng(0).normal(size=1000)
-    assert DecileBins(values).psi(values) == pytest.approx(0, abs=1e-12)
-
-
-def test_psi_does_not_depend_on_a_monotone_change_of_units():
-    random = np.random.default_rng(0)
-    base, sample = random.normal(size=1000), random.normal(0.5, 1, 300)
-    assert DecileBins(np.exp(base)).psi(np.exp(sample)) == pytest.approx(DecileBins(base).psi(sample))
-
-
-@pytest.mark.parametrize("values", ["normal", "with ties"])
-def test_psi_by_group_equals_one_psi_at_a_time(values):
-    random = np.random.default_rng(0)
-    base, sample = random.normal(size=1000), random.normal(0.3, 1, 500)
-    if values == "with ties":
-        base, sample = base.round(), sample.round()
-    bins, group = DecileBins(base), random.integers(0, 7, 500)
-    slow = []
-    for number in range(7):
-        mine = sample[group == number]
-        total = 0.0
-        for low, high in zip([-np.inf, *bins.edges], [*bins.edges, np.inf], strict=True):
-            p = ((base >= low) & (base < high)).sum() + 0.5
-            q = ((mine >= low) & (mine < high)).sum() + 0.5
-            p, q = p / (1000 + 0.5 * (len(bins.edges) + 1)), q / (len(mine) + 0.5 * (len(bins.edges) + 1))
-            total += (q - p) * np.log(q / p)
-        slow.append(total)
-    assert bins.psi_by_group(sample, group) == pytest.approx(slow)
-    assert [bins.psi(sample[group == n]) for n in range(7)] == pytest.approx(slow)
 
 
 def test_rows_resampled_from_the_reference_raise_no_alarm(reference):
@@ -107,8 +71,8 @@ def test_own_history_is_the_largest_psi_of_blocks_of_twenty_sessions(reference):
     drift = by_name(ModelMonitor().compare(reference, reference.tail(200)))["a"]
     dates = reference.index.get_level_values("date")
     unique = dates.unique()
-    bins = DecileBins(reference["a"].to_numpy())
-    blocks = [bins.psi(reference["a"][dates.isin(unique[i : i + 20])].to_numpy()) for i in range(0, 600, 20)]
+    bins = Reference(reference[["a"]])
+    blocks = [bins.psi_of(reference["a"][dates.isin(unique[i : i + 20])].to_numpy(), 0) for i in range(0, 600, 20)]
     assert len(blocks) == 30
     assert drift.own_history == pytest.approx(max(blocks))
 
@@ -221,6 +185,7 @@ def test_a_report_is_an_event_on_the_stream_once(enough_rows):
     assert STREAM == "ml:drift:events"
     (event,) = events(enough_rows)
     assert (event["scope"], event["day"], event["retrain"], event["alarms"]) == ("UNIVERSE", "2022-07-01", False, [])
+    assert event["kind"] == "drift_report"
     assert event["model_version"] == first.model_version
     assert event["verdict"] == first.verdict
 
@@ -279,6 +244,35 @@ def test_only_predictions_whose_label_was_known_at_the_close_are_counted(trained
     target = workspace.panel("UNIVERSE", date(2022, 6, 13), date(2022, 6, 16)).target["label"]
     assert report.matured_predictions == 6
     assert report.rolling_accuracy == pytest.approx((target == 2).mean())
+
+
+def test_features_in_another_unit_than_the_reference_are_a_broken_feed_and_no_retrain(enough_rows):
+    panel = enough_rows.panel("UNIVERSE", date(2021, 7, 1), date(2022, 7, 2))
+    rows = panel.features[list(FEATURES)] / 100
+    make_bundle(enough_rows.models, "percent", reference=rows, columns=FEATURES)
+    enough_rows.registry.register("percent", enough_rows.models / "percent", {})
+    enough_rows.registry.promote("percent")
+    report, _ = drift_report(enough_rows, "UNIVERSE", LAST_SESSION)
+    assert {f.feature: f.fault for f in report.features} == dict.fromkeys(FEATURES, "unit")
+    assert report.feed_faults[0] == "feed bars"
+    assert "rsi_14 (unit): 100 times the values of the reference" in report.feed_faults
+    assert (report.retrain, report.episode) == (False, None)
+    assert report.verdict.startswith("every feature that could be judged comes from a broken feed")
+
+
+def test_what_a_removed_model_promised_is_still_held_against_it(trained, open_workspace):
+    workspace = open_workspace(trained, SA_ML__SCOPES='["UNIVERSE"]')
+    put_into_service(workspace, "gone", drifted=False)
+    days = [session.date() for session in sessions_between("XNYS", date(2022, 5, 2), date(2022, 6, 15))]
+    for day in days:
+        session_signals(workspace, "UNIVERSE", day)
+    drift_report(workspace, "UNIVERSE", date(2022, 5, 20))
+    put_into_service(workspace, "next", drifted=False)
+    shutil.rmtree(workspace.models / "gone")
+    report, _ = drift_report(workspace, "UNIVERSE", LAST_SESSION)
+    assert report.model_version == "next"
+    assert report.signal_test.periods == len(days) // 5 - (len(days) % 5 == 0)
+    assert report.signal_test.path[-1][0] <= report.day
 
 
 def test_a_day_that_is_no_session_is_refused(enough_rows):

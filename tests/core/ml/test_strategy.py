@@ -6,6 +6,7 @@ import pytest
 
 from signals_core.errors import BundleError, DataError, MissingPrerequisite
 from signals_core.ml.calibration import ConfidenceCalibrator
+from signals_core.ml.prediction_log import PredictionLog
 from signals_core.strategy.base import OHLCV, SignalDirection, to_ohlcv
 from signals_core.strategy.engine import StrategyEngine
 from signals_core.strategy.ml_strategy import (
@@ -207,19 +208,17 @@ def test_a_day_that_is_no_session_is_refused(workspace):
         session_signals(workspace, "UNIVERSE", date(2022, 6, 20))
 
 
-def test_stored_predictions_are_those_of_earlier_sessions_without_refused_symbols(workspace):
+def test_what_was_predicted_is_logged_and_a_promotion_later_does_not_rewrite_it(workspace):
     serve(workspace, "v1", (0.1, 0.2, 0.7))
-    store = SignalStore(workspace.data / "signals")
-    assert store.predictions("UNIVERSE", before=LAST_SESSION).empty
-    for day in (date(2022, 6, 29), date(2022, 6, 30), LAST_SESSION):
-        session_signals(workspace, "UNIVERSE", day)
-    frame = store.load("UNIVERSE", LAST_SESSION)
-    assert len(frame) == 2
-    found = store.predictions("UNIVERSE", before=LAST_SESSION)
-    assert sorted(found.index) == [
-        (symbol, pd.Timestamp(day)) for symbol in ("AAA", "BBB") for day in ("2022-06-29", "2022-06-30")
-    ]
-    assert found.columns.tolist() == ["p_down", "p_flat", "p_up"]
+    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).logged.added == 2
+    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).logged is None, "nothing was predicted"
+    serve(workspace, "v2", (0.7, 0.2, 0.1))
+    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).frame["model_version"].unique() == ["v2"]
+    log = PredictionLog(workspace.data / "predictions")
+    assert log.load("UNIVERSE")["model_version"].tolist() == ["v1", "v1", "v2", "v2"]
+    served = log.served("UNIVERSE")
+    assert served["model_version"].unique() == ["v1"]
+    assert served["p_up"].to_numpy() == pytest.approx([0.7, 0.7])
 
 
 def test_a_damaged_signal_file_is_refused_by_name_and_computed_again(workspace):
