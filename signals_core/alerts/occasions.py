@@ -57,7 +57,7 @@ def look_at_scope(workspace: "Workspace", scope: "Scope", exhausted: str | None)
 def of_report(report: "DriftReport", alarms: Sequence["Alarm"]) -> list[Alert]:
     """The episodes that a drift report shows."""
     scope, page = report.scope, "/assets/drift_report"
-    faults = list(getattr(report, "feed_faults", ()))
+    faults = list(report.feed_faults)
     found = []
     if faults:
         found.append(

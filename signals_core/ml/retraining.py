@@ -244,7 +244,7 @@ def read_symptoms(workspace: "Workspace", scope: Scope) -> Symptoms:
         scope,
         date.fromisoformat(report.day),
         alarms_of(report, store),
-        tuple(getattr(report, "feed_faults", ())),
+        tuple(report.feed_faults),
         report.verdict,
         **about_model,  # type: ignore[arg-type]
     )
@@ -256,7 +256,7 @@ def alarms_of(report: "DriftReport", store: "DriftStore") -> tuple[Alarm, ...]:
     if report.retrain and report.episode is not None:
         since = date.fromisoformat(report.episode.rpartition(":")[2])
         found.append(Alarm("drift", report.episode, since, report.verdict))
-    if getattr(report, "signal_dead", False):
+    if report.signal_dead:
         since = _dead_since(report, store)
         found.append(Alarm("performance", f"{report.model_version}:{since}", since, report.verdict))
     return tuple(found)
@@ -268,7 +268,7 @@ def _dead_since(report: "DriftReport", store: "DriftStore") -> date:
     earlier = [day for day in store.days(report.scope) if day < report.day]
     for day in reversed(earlier[-_LONGEST_LOOK_BACK:]):
         before = store.load(report.scope, day)
-        if before is None or before.model_version != report.model_version or not getattr(before, "signal_dead", False):
+        if before is None or before.model_version != report.model_version or not before.signal_dead:
             break
         first = day
     return date.fromisoformat(first)
