@@ -60,11 +60,14 @@ def new_directory(path: Path) -> Iterator[Path]:
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk. The caller holds a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
     truncate_torn_line(path)
     with path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if new:  # else the file's name could be lost with the power
+        _sync(path.parent)
 
 
 def truncate_torn_line(path: Path) -> None:
