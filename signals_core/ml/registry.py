@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from signals_core.errors import BundleError, MissingPrerequisite, PromotionConflict, ServiceDown
 from signals_core.files import locked
-from signals_core.ml.bundle import Model, is_sound, load_bundle, read_manifest
+from signals_core.ml.bundle import Model, is_sound, load_bundle, load_model, read_manifest
 from signals_core.ml.journal import (
     Action,
     Event,
@@ -192,7 +192,7 @@ class ModelRegistry:
         problems = []
         for version_id in reversed(served):
             try:
-                model = load_bundle(self.folder / versions[version_id].model_path)
+                model = load_model(self.folder / versions[version_id].model_path)
             except BundleError as error:
                 problems.append(str(error))
             else:
