@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from signals_core.errors import BundleError
+from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.files import append_line
 from signals_core.settings import Scope
 
@@ -165,6 +165,28 @@ def active_on_disk(folder: Path, scope: Scope) -> Version | None:
     """
     versions, active = fold(load_journal(folder).events)
     return versions[active[scope]] if scope in active else None
+
+
+def find_version(folder: Path, version_id: str) -> Version:
+    """A version by its name, from the journal alone: needs no Redis.
+
+    Raises:
+        MissingPrerequisite: it is not registered.
+    """
+    return version_of(load_journal(folder).events, version_id)
+
+
+def version_of(events: Sequence[Event], version_id: str) -> Version:
+    """As `find_version`, of these events."""
+    versions, _ = fold(events)
+    if version_id not in versions:
+        raise unknown_version(version_id)
+    return versions[version_id]
+
+
+def unknown_version(version_id: str) -> MissingPrerequisite:
+    """The error that there is no such version."""
+    return MissingPrerequisite(f"no model version {version_id}: see `signals models list`")
 
 
 def serving_stack(events: Sequence[Event], scope: Scope) -> list[str]:

@@ -26,8 +26,11 @@ from signals_core.ml.journal import (
     read_journal,
     serves,
     serving_stack,
+    unknown_version,
+    version_of,
 )
 from signals_core.ml.registry_index import RegistryIndex, Wiped, connect_redis
+from signals_core.ml.retention import removable, remove_retired
 from signals_core.settings import UNIVERSE, Scope
 
 if TYPE_CHECKING:
@@ -101,7 +104,10 @@ class ModelRegistry:
         if folder.resolve().parent != self.folder.resolve():
             raise BundleError(f"{folder} lies outside the registry's folder {self.folder}: move it there first")
         with self._changing() as journal:
-            if not any(e.version_id == version_id and e.action == "registered" for e in journal.events):
+            known = fold(journal.events)[0].get(version_id)
+            if known is not None and known.retired:
+                raise BundleError(f"{version_id} was retired; a model registered anew needs a new name")
+            if known is None:
                 evidence = {
                     "model_path": folder.name,
                     "created_at": manifest["created_at"],
@@ -112,7 +118,7 @@ class ModelRegistry:
                 journal = self._append(
                     journal, "registered", version_id, manifest["scope"], by, manifest["cause"], evidence
                 )
-        return _find(journal, version_id)
+        return version_of(journal.events, version_id)
 
     def get(self, version_id: str) -> Version:
         """A registered version.
@@ -122,7 +128,7 @@ class ModelRegistry:
         """
         found = self._read(lambda: self._index.read_version(version_id))
         if found is None:
-            raise _unknown(version_id)
+            raise unknown_version(version_id)
         return found
 
     def get_active(self, scope: Scope = UNIVERSE) -> Version | None:
@@ -155,7 +161,7 @@ class ModelRegistry:
     def reject(self, version_id: str, reason: str, by: str = "library", evidence: dict[str, Any] | None = None) -> None:
         """Record why a registered version was not promoted."""
         with self._changing() as journal:
-            version = _find(journal, version_id)
+            version = version_of(journal.events, version_id)
             last = [e for e in journal.events if e.version_id == version_id][-1]
             if last.action != "rejected":
                 self._append(journal, "rejected", version_id, version.scope, by, reason, evidence or {})
@@ -204,9 +210,23 @@ class ModelRegistry:
     def find(self, scope: Scope, inputs: str) -> Version | None:
         """The latest version of a scope trained from exactly these inputs whose bundle is sound."""
         for version in reversed(self.list_versions(scope)):
-            if version.inputs == inputs and is_sound(self.folder / version.model_path):
+            if version.inputs == inputs and not version.retired and is_sound(self.folder / version.model_path):
                 return version
         return None
+
+    def prune(self, keep: int, by: str = "library") -> list[Version]:
+        """Retire what is beyond the newest `keep` versions of a scope and never served, and remove its bundles.
+
+        Retired versions stay listed. The journal says so before anything is removed.
+        """
+        with self._changing() as journal:
+            retired = []
+            for version in removable(journal.events, keep):
+                reason = f"never served, and {keep} newer versions are kept"
+                journal = self._append(journal, "retired", version.version_id, version.scope, by, reason, {})
+                retired.append(version_of(journal.events, version.version_id))
+            remove_retired(self.folder, journal.events)
+        return retired
 
     def journal(self) -> list[Event]:
         """Every event, oldest first; needs no Redis."""
@@ -240,7 +260,7 @@ class ModelRegistry:
                 if len(served) < 2:
                     raise MissingPrerequisite(f"{scope}: no version served before the present one")
                 version_id = served[-2]
-            version = _find(journal, version_id)
+            version = version_of(journal.events, version_id)
             if version.retired:
                 raise MissingPrerequisite(f"{version_id} was retired, its bundle is gone: train again")
             load_bundle(self.folder / version.model_path)
@@ -253,7 +273,7 @@ class ModelRegistry:
             if current != version_id:
                 evidence = {**evidence, "replaced": current}
                 journal = self._append(journal, action, version_id, version.scope, by, reason, evidence)
-        return _find(journal, version_id)
+        return version_of(journal.events, version_id)
 
     def _append(
         self,
@@ -302,14 +322,3 @@ class ModelRegistry:
         except ServiceDown:  # another may come in its place
             self._up_to_date = False
             raise
-
-
-def _find(journal: Journal, version_id: str) -> Version:
-    versions, _ = fold(journal.events)
-    if version_id not in versions:
-        raise _unknown(version_id)
-    return versions[version_id]
-
-
-def _unknown(version_id: str) -> MissingPrerequisite:
-    return MissingPrerequisite(f"no model version {version_id}: see `signals models list`")
