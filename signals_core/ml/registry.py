@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 _Read = TypeVar("_Read")
+_ATTEMPTS = 20
 
 
 class ModelRegistry:
@@ -315,10 +316,12 @@ class ModelRegistry:
         if not self._up_to_date:
             self._bring_up_to_date()
         try:
-            return read()
-        except Wiped:
-            self._bring_up_to_date()
-            return read()
+            for _ in range(_ATTEMPTS):
+                try:
+                    return read()
+                except Wiped:  # perhaps again, since it was written anew
+                    self._bring_up_to_date()
+            raise ServiceDown(f"Redis was wiped {_ATTEMPTS} times while it was asked: find out who does it")
         except ServiceDown:  # another may come in its place
             self._up_to_date = False
             raise
