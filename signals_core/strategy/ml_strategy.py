@@ -11,8 +11,8 @@ import pandas as pd
 from signals_core.calendar import DATE_UNIT, to_sessions
 from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.features.sectors import SECTORS, sector_of
-from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.journal import fold, read_journal
+from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.training import newest_age
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.provenance import digest, source_digest

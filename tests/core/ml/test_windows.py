@@ -10,11 +10,10 @@ from rich.console import Console
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import tuning, windows
-from signals_core.ml.bundle import read_manifest
+from signals_core.ml.bundle import manifest_text, read_manifest
+from signals_core.ml.journal import read_journal
 from signals_core.ml.overfitting import judge_search, pool_searches
 from signals_core.ml.training import train_model
-from signals_core.ml.bundle import manifest_text
-from signals_core.ml.journal import read_journal
 from signals_core.ml.windows import (
     all_windows,
     audit_window,
