@@ -57,14 +57,29 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a folder: it is gone at once for readers, and its content after that. Its absence is no error."""
+    import shutil
+
+    hidden = path.with_name(f".{path.name}.removed.tmp")
+    shutil.rmtree(hidden, ignore_errors=True)  # of a removal that was cut short
+    if path.is_dir():
+        path.rename(hidden)
+        _sync(path.parent)
+        shutil.rmtree(hidden)
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk. The caller holds a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
     truncate_torn_line(path)
     with path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if new:  # else the file's name could be lost with the power
+        _sync(path.parent)
 
 
 def truncate_torn_line(path: Path) -> None:

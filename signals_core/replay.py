@@ -117,7 +117,7 @@ class Replay:
             # It keeps the embedded Redis of the replay's registry running between the weeks.
             with Workspace(self._at(self._sunday_moment(self.sundays[0]))) as base:
                 self._late = base.market.late_moments()
-                base.registry.journal()
+                base.registry.list_versions()
                 for sunday in track("replay", self.sundays, len(self.sundays)):
                     yield self.stored(sunday) or self._replayed(sunday)
 

@@ -255,6 +255,12 @@ class GateSettings(_Section):
     refresh_margin: float = Field(0.001, ge=0)
 
 
+class RegistrySettings(_Section):
+    """How many bundles are kept."""
+
+    keep_versions: int = Field(50, ge=1)
+
+
 class MonitoringSettings(_Section):
     """Drift and realised performance."""
 
@@ -442,6 +448,7 @@ class Settings(BaseSettings):
     tuning: TuningSettings = TuningSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     gate: GateSettings = GateSettings()
+    registry: RegistrySettings = RegistrySettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     retraining: RetrainingSettings = RetrainingSettings()
     alerts: AlertSettings = AlertSettings()

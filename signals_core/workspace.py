@@ -164,10 +164,10 @@ class Workspace:
 
     @cached_property
     def registry(self) -> "ModelRegistry":
-        """Model versions and which of them is in service."""
+        """Model versions and which of them is in service; what serves is read from disk and needs no Redis."""
         from signals_core.ml.registry import ModelRegistry
 
-        return ModelRegistry(self.models, self.redis)
+        return ModelRegistry(self.models, lambda: self.redis)
 
     @cached_property
     def events(self) -> "EventStream":

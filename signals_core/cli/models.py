@@ -8,6 +8,9 @@ from signals_core.cli.invocation import Json, Reason, ScopeOption, open_workspac
 from signals_core.terminal import print_json, print_rows, print_table
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from signals_core.ml.journal import Version
     from signals_core.ml.windows import WindowOutcome
 
 app = typer.Typer(no_args_is_help=True, help="Model versions and which of them is in service.")
@@ -91,15 +94,75 @@ def show(version_id: str) -> None:
 
 
 @app.command()
-def promote(
-    version_id: str,
-    reason: Reason = "asked for by a person",
+def log(
+    scope: Annotated[str | None, typer.Option(help="Of one scope; default: all.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Put a version into service, past the gate; its bundle must be sound."""
+    """What happened to every version, who did it and why, oldest first; needs no Redis."""
+    from dataclasses import asdict
+
+    from signals_core.ml.journal import read_journal
+
+    with open_workspace() as workspace:
+        events = [event for event in read_journal(workspace.models) if scope in (None, event.scope)]
+    if as_json:
+        print_json([asdict(event) for event in events])
+    else:
+        rows = [(e.at[:19], e.action.replace("_", " "), e.version_id, e.by, _plain(e.reason)) for e in events]
+        print_table(("UTC", "event", "version", "by", "reason"), rows)
+
+
+@app.command()
+def active(
+    scope: Annotated[str | None, typer.Option(help="Of one scope; default: all that ever had a version.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="As 2026-03-02T12:00, in the exchange's time zone without an offset; default: now."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The version in service at a moment, from the journal; needs no Redis. Exit code 4 if there was none."""
+    from datetime import UTC, datetime
+
+    from signals_core.ml.journal import active_at, read_journal
     from signals_core.ml.training import version_record
 
     with open_workspace() as workspace:
-        print_json(version_record(workspace.registry.promote(version_id, reason, by="command line")))
+        moment = _moment(at, workspace.settings.exchange.timezone) if at else datetime.now(UTC)
+        events = read_journal(workspace.models)
+    scopes = [scope] if scope else sorted({event.scope for event in events})
+    found = [version for name in scopes if (version := active_at(events, name, moment)) is not None]
+    if as_json:
+        print_json([version_record(version) for version in found])
+    else:
+        print_table(("scope", "version", "decision"), [(v.scope, v.version_id, _plain(v.decision)) for v in found])
+    if not found:
+        raise typer.Exit(4)
+
+
+@app.command()
+def diff(first: str, second: str, as_json: Json = False) -> None:
+    """What two versions differ in: settings, features, parameters, metrics, spans, digests; needs no Redis."""
+    from dataclasses import asdict
+
+    from signals_core.ml.journal import find_version
+    from signals_core.ml.version_diff import compare_versions
+
+    with open_workspace() as workspace:
+        versions = [find_version(workspace.models, name) for name in (first, second)]
+        found = compare_versions(workspace.models, *versions)
+    if as_json:
+        print_json([asdict(difference) for difference in found])
+    else:
+        rows = [(d.what, _shown(d.first), _shown(d.second)) for d in found]
+        print_table(("what", first, second), rows)
+
+
+@app.command()
+def promote(version_id: str, reason: Reason = "asked for by a person", as_json: Json = False) -> None:
+    """Put a version into service, past the gate; its bundle must be sound."""
+    with open_workspace() as workspace:
+        _print_version(workspace.registry.promote(version_id, reason, by="command line"), as_json)
 
 
 @app.command()
@@ -107,19 +170,107 @@ def rollback(
     version_id: Annotated[str | None, typer.Argument(help="Default: the one that served before.")] = None,
     scope: Annotated[str, typer.Option(help="Of which scope, without a version.")] = "UNIVERSE",
     reason: Reason = "asked for by a person",
+    as_json: Json = False,
 ) -> None:
     """Return to an earlier version."""
-    from signals_core.ml.training import version_record
-
     with open_workspace() as workspace:
-        print_json(version_record(workspace.registry.rollback(version_id, scope, reason, by="command line")))
+        _print_version(workspace.registry.rollback(version_id, scope, reason, by="command line"), as_json)
 
 
 @app.command()
-def rebuild() -> None:
+def reproduce(version_id: str, as_json: Json = False) -> None:
+    """Train a version again from its manifest and compare the digests. Exit code 3 if they differ."""
+    from dataclasses import asdict
+
+    from signals_core.ml.reproduction import reproduce as train_again
+
+    with open_workspace() as workspace, progress():
+        found = train_again(workspace, version_id)
+    if as_json:
+        print_json({**asdict(found), "same": found.same})
+    else:
+        print(f"{version_id}: registered digest {found.registered}, trained again {found.reproduced or 'impossible'}")
+        print("the same model" if found.same else "not the same model")
+        if found.differences:
+            print_table(
+                ("input", "then", "now"), [(d.what, _shown(d.first), _shown(d.second)) for d in found.differences]
+            )
+    if not found.same:
+        raise typer.Exit(3)
+
+
+@app.command()
+def prune(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Newest versions of a scope; default: registry.keep_versions.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Retire old versions that never served and remove their bundles; they stay listed."""
+    from signals_core.ml.training import version_record
+
+    with open_workspace() as workspace:
+        kept = keep or workspace.settings.registry.keep_versions
+        retired = workspace.registry.prune(kept, by="command line")
+    if as_json:
+        print_json([version_record(version) for version in retired])
+    else:
+        print_table(("retired", "scope"), [(version.version_id, version.scope) for version in retired])
+
+
+@app.command()
+def rebuild(as_json: Json = False) -> None:
     """Write Redis anew from the journal on disk."""
     with open_workspace() as workspace:
-        print_json({"events": workspace.registry.rebuild()})
+        events = workspace.registry.rebuild()
+    if as_json:
+        print_json({"events": events})
+    else:
+        print(f"Redis stands for all {events} events of the journal")
+
+
+def _print_version(version: "Version", as_json: bool) -> None:
+    from signals_core.ml.training import version_record
+
+    if as_json:
+        print_json(version_record(version))
+    else:
+        print(f"{version.scope}: {version.version_id} is in service ({version.decision})")
+
+
+def _moment(text: str, timezone: str) -> "datetime":
+    """A moment, in the exchange's time zone where it names no offset.
+
+    Raises:
+        SettingsError: it is no date and time.
+    """
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from signals_core.errors import SettingsError
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"--at {text}: give a date and time, such as 2026-03-02T12:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(timezone))
+
+
+_WIDEST_CELL = 60
+
+
+def _shown(value: Any) -> str:
+    """A value of a manifest in a cell: lists by their members, long ones cut."""
+    if isinstance(value, list):
+        value = ", ".join(map(str, value)) or "none"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return _plain(text if len(text) <= _WIDEST_CELL else f"{text[:_WIDEST_CELL]}…")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
 
 
 def _short(metrics: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 `booster.ubj` (XGBoost's UBJSON), `calibrator.json`, `out_of_fold.parquet` (the pooled predictions the
 calibrator and the gate rest on), `reference.parquet` (the training rows that drift is measured against) and
-`manifest.json` (features in order, settings, digests of inputs and files).
+`manifest.json` (features in order, settings, digests of inputs and files, and a check of itself).
 """
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,12 @@ from signals_core.ml.pipeline import MLPipeline
 from signals_core.provenance import digest, file_digest
 from signals_core.settings import MLSettings
 
-FORMAT = 1
-_FILES = ("booster.ubj", "calibrator.json", "out_of_fold.parquet", "reference.parquet")
-_MANIFEST = "manifest.json"
+FORMAT = 2
+"""Format 1 had no check of the manifest itself; it is still read."""
+_SERVING = ("booster.ubj", "calibrator.json")
+"""What predictions come from."""
+_FILES = (*_SERVING, "out_of_fold.parquet", "reference.parquet")
+_MANIFEST, _CHECK = "manifest.json", "check"
 _REQUIRED = (
     *("version_id", "scope", "cause", "created_at", "as_of", "inputs", "digest"),
     *("features", "prior", "class_weighting", "files"),
@@ -103,23 +108,37 @@ def write_bundle(
             "class_weighting": pipeline.settings.class_weighting,
             "files": {name: file_digest(temporary / name) for name in _FILES},
         }
-        (temporary / _MANIFEST).write_text(json.dumps(content, indent=1, sort_keys=True))
+        (temporary / _MANIFEST).write_text(manifest_text(content))
+
+
+def manifest_text(content: dict[str, Any]) -> str:
+    """A manifest as it is stored: with the check that makes a changed byte of it known."""
+    plain = {key: value for key, value in content.items() if key != _CHECK}
+    check = hashlib.sha256(_rendered(plain).encode()).hexdigest()
+    return _rendered({**plain, _CHECK: check})
+
+
+def _rendered(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, its format checked.
+    """The manifest of a bundle, its format and its check compared.
 
     Raises:
-        BundleError: it is absent, unreadable or of a format from the future.
+        BundleError: it is absent, unreadable, altered or of a format from the future.
     """
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        text = path.read_bytes().decode()
+        manifest = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}): restore the folder or retrain") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise BundleError(f"{path} is of format {found!r}; this version of signals reads {FORMAT}")
+    if (found > 1 or _CHECK in manifest) and manifest_text(manifest) != text:
+        raise BundleError(f"{path} was altered since it was written: it is not served")
     absent = [key for key in _REQUIRED if key not in manifest]
     if absent:
         raise BundleError(f"{path} lacks {', '.join(absent)}: restore the folder or retrain")
@@ -134,25 +153,42 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     for name in _FILES:
-        path = folder / name
-        expected = manifest["files"].get(name)
-        if not path.is_file():
-            raise BundleError(f"{path} is missing: restore the folder or retrain")
-        if file_digest(path) != expected:
-            raise BundleError(f"{path} was altered since it was written: it is not served")
+        _verified(folder, name, manifest)
     return manifest
 
 
+def _verified(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """The bytes of a file, which are those whose digest was compared."""
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} is missing: restore the folder or retrain") from error
+    if hashlib.sha256(content).hexdigest() != manifest["files"].get(name):
+        raise BundleError(f"{path} was altered since it was written: it is not served")
+    return content
+
+
 def load_bundle(folder: Path) -> Model:
-    """Verify a bundle, then build the model.
+    """Verify every file of a bundle, then build the model.
 
     Raises:
         BundleError: see `verify_bundle`.
     """
+    verify_bundle(folder)
+    return load_model(folder)
+
+
+def load_model(folder: Path) -> Model:
+    """Verify what predictions come from, then build the model; `read_frame` verifies the tables when they are read.
+
+    Raises:
+        BundleError: names the file that is absent or altered, or what does not fit together.
+    """
     import xgboost as xgb
 
-    manifest = verify_bundle(folder)
-    booster = (folder / "booster.ubj").read_bytes()
+    manifest = read_manifest(folder)
+    booster, calibrator_text = (_verified(folder, name, manifest) for name in _SERVING)
     pipeline = MLPipeline(MLSettings(class_weighting=manifest["class_weighting"]))
     pipeline.booster = xgb.Booster()
     pipeline.booster.load_model(bytearray(booster))
@@ -160,7 +196,7 @@ def load_bundle(folder: Path) -> Model:
     pipeline.prior = np.asarray(manifest["prior"], dtype="float64")
     if pipeline.booster.feature_names != pipeline.features:
         raise BundleError(f"{folder / _MANIFEST} lists other features than the booster was trained on")
-    calibrator = read_calibrator(json.loads((folder / "calibrator.json").read_text()))
+    calibrator = read_calibrator(json.loads(calibrator_text))
     if _content_digest(booster, pipeline, calibrator) != manifest["digest"]:
         raise BundleError(f"{folder / _MANIFEST} was altered: what it says is not what was trained")
     return Model(manifest, pipeline, calibrator)
@@ -187,10 +223,11 @@ def read_frame(folder: Path, name: str) -> pd.DataFrame:
     """`out_of_fold` or `reference` of a bundle, index (symbol, date).
 
     Raises:
-        BundleError: the file is absent or damaged.
+        BundleError: the file is absent or was altered.
     """
     path = folder / f"{name}.parquet"
+    content = _verified(folder, path.name, read_manifest(folder))
     try:
-        return pd.read_parquet(path).set_index(["symbol", "date"])
+        return pd.read_parquet(io.BytesIO(content)).set_index(["symbol", "date"])
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{path} cannot be read ({error}): restore the folder or retrain") from error

@@ -1,96 +1,89 @@
 """ModelRegistry: versions, which of them is in service per scope, and why.
 
-The truth is an append-only journal on disk, `<models>/journal.jsonl`: the registry is the fold of its
-events. Redis is what readers ask: a hash `ml:models:{version_id}` a version, `ml:active:{scope}` the one
-in service. A change is appended to the journal (and flushed) under a lock, then written to Redis in one
-transaction with the number of events it stands for; whoever finds the two apart brings Redis up to date.
+The truth is an append-only journal on disk (`journal.py`): the registry is the fold of its events. Redis is what
+readers ask (`registry_index.py`). A change is appended to the journal and flushed under a lock, then written to
+Redis in one transaction with the number of events it stands for; whoever finds the two apart brings Redis up to
+date. What serves is read from disk, so that a model in service goes on serving while Redis is down.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from signals_core.errors import BundleError, MissingPrerequisite, PromotionConflict, ServiceDown
-from signals_core.files import append_line, locked
-from signals_core.ml.bundle import Model, is_sound, load_bundle, read_manifest
+from signals_core.files import locked
+from signals_core.ml.bundle import Model, is_sound, load_bundle, load_model, read_manifest
+from signals_core.ml.journal import (
+    Action,
+    Event,
+    Journal,
+    Version,
+    active_on_disk,
+    append_event,
+    fold,
+    load_journal,
+    read_journal,
+    serves,
+    serving_stack,
+    unknown_version,
+    version_of,
+)
+from signals_core.ml.registry_index import RegistryIndex, Wiped, connect_redis
+from signals_core.ml.retention import removable, remove_retired
 from signals_core.settings import UNIVERSE, Scope
 
 if TYPE_CHECKING:
     from redis import Redis
 
-_VERSIONS, _ACTIVE, _APPLIED = "ml:models", "ml:active", "ml:journal:applied"
-_JOURNAL = "journal.jsonl"
+    from signals_core.embedded_redis import EmbeddedRedis
 
-Action = Literal["registered", "promoted", "rejected", "rolled_back"]
+__all__ = [
+    "Action",
+    "Event",
+    "ModelRegistry",
+    "Version",
+    "active_on_disk",
+    "connect_redis",
+    "fold",
+    "read_journal",
+    "serves",
+]
 
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the journal."""
-
-    action: Action
-    version_id: str
-    scope: Scope
-    at: str
-    by: str
-    reason: str
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered model."""
-
-    version_id: str
-    scope: Scope
-    model_path: str
-    """Relative to the registry's folder."""
-    created_at: str
-    digest: str
-    inputs: str
-    metrics: dict[str, Any]
-    sequence: int = 0
-    """Its place in the order of registration."""
-    decision: str = "registered"
-    active: bool = False
-
-
-def connect_redis(url: str) -> "Redis":
-    """A client of the server at `url`.
-
-    Raises:
-        ServiceDown: it does not answer.
-    """
-    from redis import Redis
-    from redis.exceptions import RedisError
-
-    client = Redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
-    try:
-        client.ping()
-    except RedisError as error:
-        host = client.connection_pool.connection_kwargs.get("host", "?")
-        raise ServiceDown(f"Redis at {host} does not answer ({error}): start it or set stores.redis_url") from None
-    return client
+_Read = TypeVar("_Read")
+_ATTEMPTS = 20
 
 
 class ModelRegistry:
-    """Register, promote, roll back and list model versions."""
+    """Register, promote, roll back and list model versions.
 
-    def __init__(self, models_dir: Path | str = "models", redis: "Redis | None" = None) -> None:
+    Args:
+        models_dir: the folder of bundles and journal.
+        redis: a client; or what makes one when it is first needed, so that the journal can be read without;
+            None starts a Redis of its own in the folder when it is first needed.
+
+    Raises:
+        ServiceDown: from every method that needs Redis, if it does not answer.
+    """
+
+    def __init__(self, models_dir: Path | str = "models", redis: "Redis | Callable[[], Redis] | None" = None) -> None:
         self.folder = Path(models_dir)
-        self._embedded = None
+        self._embedded: EmbeddedRedis | None = None
+        self._up_to_date = False
         if redis is None:
-            from signals_core.embedded_redis import EmbeddedRedis
+            self._index = RegistryIndex(self._start_embedded)
+        elif callable(redis):
+            self._index = RegistryIndex(redis)
+        else:
+            client = redis
+            self._index = RegistryIndex(lambda: client)
+            self._bring_up_to_date()
 
-            self._embedded = EmbeddedRedis(self.folder / ".redis")
-            redis = self._embedded.connect()
-        self._redis = redis
-        with self._changing():
-            pass  # Redis may be new, wiped, or behind a journal whose writer was killed
+    def _start_embedded(self) -> "Redis":
+        from signals_core.embedded_redis import EmbeddedRedis
+
+        self._embedded = EmbeddedRedis(self.folder / ".redis")
+        return self._embedded.connect()
 
     def close(self) -> None:
         """Let go of a Redis that this registry started itself."""
@@ -111,8 +104,11 @@ class ModelRegistry:
             raise BundleError(f"{folder} holds {manifest['version_id']}, not {version_id}")
         if folder.resolve().parent != self.folder.resolve():
             raise BundleError(f"{folder} lies outside the registry's folder {self.folder}: move it there first")
-        with self._changing() as events:
-            if not any(e.version_id == version_id and e.action == "registered" for e in events):
+        with self._changing() as journal:
+            known = fold(journal.events)[0].get(version_id)
+            if known is not None and known.retired:
+                raise BundleError(f"{version_id} was retired; a model registered anew needs a new name")
+            if known is None:
                 evidence = {
                     "model_path": folder.name,
                     "created_at": manifest["created_at"],
@@ -120,8 +116,10 @@ class ModelRegistry:
                     "inputs": manifest["inputs"],
                     "metrics": metrics,
                 }
-                self._append("registered", version_id, manifest["scope"], by, manifest["cause"], evidence)
-        return self.get(version_id)
+                journal = self._append(
+                    journal, "registered", version_id, manifest["scope"], by, manifest["cause"], evidence
+                )
+        return version_of(journal.events, version_id)
 
     def get(self, version_id: str) -> Version:
         """A registered version.
@@ -129,31 +127,18 @@ class ModelRegistry:
         Raises:
             MissingPrerequisite: it is not registered.
         """
-        with self._reading():
-            stored = self._redis.hgetall(f"{_VERSIONS}:{version_id}")
-            if not stored:
-                raise MissingPrerequisite(f"no model version {version_id}: see `signals models list`")
-            active = self._redis.get(f"{_ACTIVE}:{stored['scope']}")
-        fields = {k: v for k, v in stored.items() if k not in ("metrics", "sequence")}
-        return Version(
-            **fields,
-            sequence=int(stored["sequence"]),
-            metrics=json.loads(stored["metrics"]),
-            active=active == version_id,
-        )
+        found = self._read(lambda: self._index.read_version(version_id))
+        if found is None:
+            raise unknown_version(version_id)
+        return found
 
     def get_active(self, scope: Scope = UNIVERSE) -> Version | None:
         """The version in service for a scope, or None before the first promotion."""
-        with self._reading():
-            version_id = self._redis.get(f"{_ACTIVE}:{scope}")
-        return self.get(str(version_id)) if version_id else None
+        return self._read(lambda: self._index.read_active(scope))
 
     def list_versions(self, scope: Scope | None = None) -> list[Version]:
         """Registered versions, oldest first."""
-        with self._reading():
-            names = self._redis.smembers(_VERSIONS)
-        versions = sorted((self.get(name) for name in names), key=lambda version: version.sequence)
-        return [v for v in versions if scope in (None, v.scope)]
+        return [v for v in self._read(self._index.read_all) if scope in (None, v.scope)]
 
     def promote(
         self,
@@ -172,15 +157,15 @@ class ModelRegistry:
             BundleError: the bundle is damaged; the version in service stays.
             PromotionConflict: another version than `expected_active` is in service by now.
         """
-        return self._activate("promoted", version_id, reason, by, evidence or {}, expected_active)
+        return self._activate("promoted", version_id, reason, by, evidence or {}, expected_active, UNIVERSE)
 
     def reject(self, version_id: str, reason: str, by: str = "library", evidence: dict[str, Any] | None = None) -> None:
         """Record why a registered version was not promoted."""
-        version = self.get(version_id)
-        with self._changing() as events:
-            last = [e for e in events if e.version_id == version_id][-1]
+        with self._changing() as journal:
+            version = version_of(journal.events, version_id)
+            last = [e for e in journal.events if e.version_id == version_id][-1]
             if last.action != "rejected":
-                self._append("rejected", version_id, version.scope, by, reason, evidence or {})
+                self._append(journal, "rejected", version_id, version.scope, by, reason, evidence or {})
 
     def rollback(
         self,
@@ -194,12 +179,7 @@ class ModelRegistry:
         Raises:
             MissingPrerequisite: no earlier version served.
         """
-        if version_id is None:
-            served = _serving_stack(self.journal(), scope)
-            if len(served) < 2:
-                raise MissingPrerequisite(f"{scope}: no version served before the present one")
-            version_id = served[-2]
-        return self._activate("rolled_back", version_id, reason, by, {}, "any")
+        return self._activate("rolled_back", version_id, reason, by, {}, "any", scope)
 
     def load_active(self, scope: Scope = UNIVERSE) -> Model:
         """The verified model in service.
@@ -212,14 +192,14 @@ class ModelRegistry:
             BundleError: no version that ever served is sound.
         """
         events = self.journal()
-        served = _serving_stack(events, scope)
+        served = serving_stack(events, scope)
         if not served:
             raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
         versions, _ = fold(events)
         problems = []
         for version_id in reversed(served):
             try:
-                model = load_bundle(self.folder / versions[version_id].model_path)
+                model = load_model(self.folder / versions[version_id].model_path)
             except BundleError as error:
                 problems.append(str(error))
             else:
@@ -231,24 +211,34 @@ class ModelRegistry:
     def find(self, scope: Scope, inputs: str) -> Version | None:
         """The latest version of a scope trained from exactly these inputs whose bundle is sound."""
         for version in reversed(self.list_versions(scope)):
-            if version.inputs == inputs and is_sound(self.folder / version.model_path):
+            if version.inputs == inputs and not version.retired and is_sound(self.folder / version.model_path):
                 return version
         return None
 
+    def prune(self, keep: int, by: str = "library") -> list[Version]:
+        """Retire what is beyond the newest `keep` versions of a scope and never served, and remove its bundles.
+
+        Retired versions stay listed. The journal says so before anything is removed.
+        """
+        with self._changing() as journal:
+            retired = []
+            for version in removable(journal.events, keep):
+                reason = f"never served, and {keep} newer versions are kept"
+                journal = self._append(journal, "retired", version.version_id, version.scope, by, reason, {})
+                retired.append(version_of(journal.events, version.version_id))
+            remove_retired(self.folder, journal.events)
+        return retired
+
     def journal(self) -> list[Event]:
-        """Every event, oldest first."""
+        """Every event, oldest first; needs no Redis."""
         return read_journal(self.folder)
 
     def rebuild(self) -> int:
         """Write Redis anew from the journal; returns the number of events."""
-        with locked(self._lock_path), _answering():
-            events = self.journal()
-            self._apply(events)
-        return len(events)
-
-    @property
-    def _journal_path(self) -> Path:
-        return self.folder / _JOURNAL
+        with locked(self._lock_path):
+            journal = load_journal(self.folder)
+            self._index.write_all(journal)
+        return len(journal.events)
 
     @property
     def _lock_path(self) -> Path:
@@ -257,16 +247,25 @@ class ModelRegistry:
     def _activate(
         self,
         action: Action,
-        version_id: str,
+        version_id: str | None,
         reason: str,
         by: str,
         evidence: dict[str, Any],
         expected_active: str | None,
+        scope: Scope,
     ) -> Version:
-        version = self.get(version_id)
-        load_bundle(self.folder / version.model_path)
-        with self._changing():
-            current = self._redis.get(f"{_ACTIVE}:{version.scope}")
+        """Compare and set under the lock; without a version, the one that served before in `scope`."""
+        with self._changing() as journal:
+            if version_id is None:
+                served = serving_stack(journal.events, scope)
+                if len(served) < 2:
+                    raise MissingPrerequisite(f"{scope}: no version served before the present one")
+                version_id = served[-2]
+            version = version_of(journal.events, version_id)
+            if version.retired:
+                raise MissingPrerequisite(f"{version_id} was retired, its bundle is gone: train again")
+            load_bundle(self.folder / version.model_path)
+            current = fold(journal.events)[1].get(version.scope)
             if expected_active != "any" and current != expected_active:
                 raise PromotionConflict(
                     f"{version.scope}: {current} is in service by now, the decision was made against "
@@ -274,115 +273,55 @@ class ModelRegistry:
                 )
             if current != version_id:
                 evidence = {**evidence, "replaced": current}
-                self._append(action, version_id, version.scope, by, reason, evidence)
-        return self.get(version_id)
+                journal = self._append(journal, action, version_id, version.scope, by, reason, evidence)
+        return version_of(journal.events, version_id)
 
     def _append(
-        self, action: Action, version_id: str, scope: Scope, by: str, reason: str, evidence: dict[str, Any]
-    ) -> None:
-        event = Event(action, version_id, scope, datetime.now(UTC).isoformat(), by, reason, evidence)
-        append_line(self._journal_path, json.dumps(asdict(event), sort_keys=True))
-        self._apply(self.journal())
-
-    @contextmanager
-    def _changing(self) -> Iterator[list[Event]]:
-        """Hold the lock, with Redis brought up to date with the journal first."""
-        with locked(self._lock_path), _answering():
-            events = self.journal()
-            if int(self._redis.get(_APPLIED) or -1) != len(events):
-                self._apply(events)
-            yield events
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Read from Redis, written anew from the journal first if someone has wiped it."""
-        with _answering():
-            if not self._redis.exists(_APPLIED):
-                self.rebuild()
-            yield
-
-    def _apply(self, events: list[Event]) -> None:
-        """Make Redis the fold of the journal, in one transaction."""
-        versions, active = fold(events)
-        known = self._redis.smembers(_VERSIONS)
-        scopes = set(self._redis.scan_iter(f"{_ACTIVE}:*"))
-        transaction = self._redis.pipeline(transaction=True)
-        for stale in (*(f"{_VERSIONS}:{name}" for name in known), *scopes, _VERSIONS):
-            transaction.delete(stale)
-        for version in versions.values():
-            fields = {k: v for k, v in asdict(version).items() if k not in ("metrics", "active")}
-            transaction.hset(
-                f"{_VERSIONS}:{version.version_id}",
-                mapping={**fields, "metrics": json.dumps(version.metrics, sort_keys=True)},
-            )
-            transaction.sadd(_VERSIONS, version.version_id)
-        for scope, version_id in active.items():
-            transaction.set(f"{_ACTIVE}:{scope}", version_id)
-        transaction.set(_APPLIED, len(events))
-        transaction.execute()
-
-
-def fold(events: list[Event]) -> tuple[dict[str, Version], dict[Scope, str]]:
-    """The registry's state after `events`: versions by id, and the one in service by scope."""
-    versions: dict[str, Version] = {}
-    active: dict[Scope, str] = {}
-    for event in events:
-        if event.action == "registered":
-            versions[event.version_id] = Version(
-                event.version_id, event.scope, **event.evidence, sequence=len(versions) + 1
-            )
-            continue
-        version = versions[event.version_id]
-        decision = f"{event.action.replace('_', ' ')}: {event.reason}"
-        versions[event.version_id] = Version(**{**asdict(version), "decision": decision})
-        if serves(event):
-            active[event.scope] = event.version_id
-    return versions, active
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    from redis.exceptions import RedisError
-
-    try:
-        yield
-    except RedisError as error:
-        raise ServiceDown(f"Redis does not answer ({error}): start it or check stores.redis_url") from error
-
-
-def serves(event: Event) -> bool:
-    """Whether the event put its version into service."""
-    return event.action in ("promoted", "rolled_back")
-
-
-def read_journal(folder: Path) -> list[Event]:
-    """Every event of the registry in `folder`, oldest first; needs no Redis.
-
-    Raises:
-        BundleError: a line cannot be read.
-    """
-    path = folder / _JOURNAL
-    if not path.exists():
-        return []
-    # What follows the last newline was cut short by a power failure and never acknowledged.
-    *lines, _ = path.read_bytes().split(b"\n")
-    events = []
-    for number, line in enumerate(lines, start=1):
+        self,
+        journal: Journal,
+        action: Action,
+        version_id: str,
+        scope: Scope,
+        by: str,
+        reason: str,
+        evidence: dict[str, Any],
+    ) -> Journal:
+        after = append_event(self.folder, action, version_id, scope, by, reason, evidence)
         try:
-            events.append(Event(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise BundleError(f"{path} line {number} cannot be read ({error}): restore it") from error
-    return events
+            self._index.write_change(journal, after)
+        except ServiceDown as error:
+            self._up_to_date = False
+            raise ServiceDown(
+                f"{version_id} is {action.replace('_', ' ')} in the journal, and Redis will say so when it is next "
+                f"asked: {error}"
+            ) from error
+        return after
 
+    @contextmanager
+    def _changing(self) -> Iterator[Journal]:
+        """Hold the lock, with Redis brought up to date with the journal first."""
+        with locked(self._lock_path):
+            journal = load_journal(self.folder)
+            if not self._index.stands_for(journal):  # it is new, wiped, or its last writer was killed
+                self._index.write_all(journal)
+            self._up_to_date = True
+            yield journal
 
-def _serving_stack(events: list[Event], scope: Scope) -> list[str]:
-    """The versions of a scope that served and were not rolled back from, the one in service last."""
-    stack: list[str] = []
-    for event in events:
-        if event.scope != scope or not serves(event):
-            continue
-        if event.action == "rolled_back" and event.version_id in stack:
-            del stack[stack.index(event.version_id) + 1 :]
-        else:
-            stack = [version for version in stack if version != event.version_id] + [event.version_id]
-    return stack
+    def _bring_up_to_date(self) -> None:
+        with self._changing():
+            pass
+
+    def _read(self, read: Callable[[], _Read]) -> _Read:
+        """Ask Redis, written anew from the journal first if someone has wiped it."""
+        if not self._up_to_date:
+            self._bring_up_to_date()
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return read()
+                except Wiped:  # perhaps again, since it was written anew
+                    self._bring_up_to_date()
+            raise ServiceDown(f"Redis was wiped {_ATTEMPTS} times while it was asked: find out who does it")
+        except ServiceDown:  # another may come in its place
+            self._up_to_date = False
+            raise

@@ -32,6 +32,7 @@ from signals_core.ml.reliability import BINS, ReliabilityBin, reliability
 from signals_core.ml.scores import probability_figures, return_figures
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
 from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
+from signals_core.ml.version_names import version_name
 from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
 from signals_core.provenance import digest, source_digest
@@ -90,9 +91,8 @@ def is_current(workspace: Workspace, scope: Scope, as_of: date) -> bool:
 def _gather(workspace: Workspace, scope: Scope, as_of: date) -> tuple[Panel, list[str], str]:
     """The training rows, the keys of the windows to calibrate on, and the digest of both and the settings."""
     settings = workspace.settings
-    start = (pd.Timestamp(as_of) - pd.DateOffset(months=settings.ml.train_months)).date()
     windows = current_windows(workspace, scope, before=as_of)
-    panel = _known_rows(workspace.panel(scope, start, as_of), as_of)
+    panel = training_rows(workspace, scope, as_of, settings.ml.train_months)
     inputs = digest(
         scope,
         panel.features,
@@ -144,7 +144,8 @@ def _train(
     content = content_digest(pipeline, calibrator)
     created = workspace.now.astimezone(UTC)
     # Other inputs can lead to the very same model: both belong to its name.
-    version_id = f"{created:%Y%m%dT%H%M%S%f}Z-{scope}-{digest(content, inputs)[:8]}"
+    mark, known = digest(content, inputs)[:8], workspace.registry.list_versions()
+    version_id = version_name(created, scope, mark, known, workspace.models)
     out_of_fold = out_of_fold.assign(trade_return=trade_returns(workspace, out_of_fold.index))
     trials = max(settings.tuning.trials, 1) * len(windows)
     overfitting = pool_searches([window.overfitting for window in windows])
@@ -178,17 +179,39 @@ def _train(
         "overfitting": asdict(overfitting) | {"summary": str(overfitting)},
         "settings": {name: getattr(settings, name).model_dump(mode="json") for name in ("ml", "tuning", "calibration")},
         "inputs": inputs,
+        "data": data_digests(panel, pipeline.features),
         "digest": content,
-        "code": source_digest(*_CODE),
-        "libraries": {"signals": __version__, **{n: library_version(n) for n in _LIBRARIES}},
+        "code": code_digest(),
+        "libraries": library_versions(),
         "metrics": figures,
     }
     folder = workspace.models / version_id
-    if folder.exists():  # the same model, damaged since: a sound one would have been found before training
+    if folder.exists() and not is_sound(folder):  # the same model, damaged since
         set_aside(folder)
-    reference = panel.features[pipeline.features]
-    write_bundle(folder, pipeline, calibrator, out_of_fold, reference, manifest)
+    if not folder.exists():
+        write_bundle(folder, pipeline, calibrator, out_of_fold, panel.features[pipeline.features], manifest)
     return workspace.registry.register(version_id, folder, figures, by)
+
+
+def code_digest() -> str:
+    """Of the code that trains."""
+    return source_digest(*_CODE)
+
+
+def library_versions() -> dict[str, str]:
+    """Of this package and the libraries that a model's numbers depend on."""
+    return {"signals": __version__, **{name: library_version(name) for name in _LIBRARIES}}
+
+
+def data_digests(panel: Panel, features: list[str]) -> dict[str, str]:
+    """Of the training rows of `features` and of their labels."""
+    return {"features": digest(panel.features[features]), "labels": digest(panel.target["label"])}
+
+
+def training_rows(workspace: Workspace, scope: Scope, as_of: date, months: int) -> Panel:
+    """The labelled rows of the last `months` before a date, whose labels were known then."""
+    start = (pd.Timestamp(as_of) - pd.DateOffset(months=months)).date()
+    return _known_rows(workspace.panel(scope, start, as_of), as_of)
 
 
 def class_moments(labels: pd.Series, forward_returns: pd.Series) -> dict[str, list[float]]:
@@ -273,8 +296,9 @@ def trade_returns(workspace: Workspace, index: pd.MultiIndex) -> pd.Series:
 
 def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> Version | None:
     """Register a bundle whose writer was killed before it could."""
+    registered = {version.version_id for version in workspace.registry.list_versions(scope)}
     for path in sorted(workspace.models.glob(f"[!.]*-{scope}-*/manifest.json")):  # hidden ones are unfinished
-        if not is_sound(path.parent):
+        if path.parent.name in registered or not is_sound(path.parent):
             continue
         manifest = read_manifest(path.parent)
         if manifest["scope"] == scope and manifest["inputs"] == inputs:

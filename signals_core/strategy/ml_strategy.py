@@ -11,6 +11,7 @@ import pandas as pd
 from signals_core.calendar import DATE_UNIT, to_sessions
 from signals_core.errors import BundleError, MissingPrerequisite
 from signals_core.features.sectors import SECTORS, sector_of
+from signals_core.ml.journal import fold, read_journal
 from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.training import newest_age
 from signals_core.ml.validation import PROBABILITY_COLUMNS
@@ -110,11 +111,8 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
 
     A ticker with a model of its own in service is served by that one, every other by the pooled one.
     """
-    own = {
-        ticker
-        for ticker in workspace.settings.ml.scopes
-        if ticker != UNIVERSE and workspace.registry.get_active(ticker) is not None
-    }
+    _, active = fold(read_journal(workspace.models))
+    own = {ticker for ticker in workspace.settings.ml.scopes if ticker != UNIVERSE and ticker in active}
     if scope != UNIVERSE:
         return [scope]
     return [ticker for ticker in workspace.settings.universe.tickers if ticker not in own]

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from signals_core.errors import BundleError, DataError
-from signals_core.ml.bundle import load_bundle, read_frame, verify_bundle
+from signals_core.ml.bundle import load_bundle, load_model, manifest_text, read_frame, verify_bundle
 from signals_core.provenance import file_digest
 from tests.core.ml.helpers import FEATURES, flip_byte, make_bundle, tiny_pipeline
 
@@ -20,8 +21,9 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def edit_manifest(bundle: Path, **changes) -> None:
+    """With a check that fits, so that what lies behind it is tried."""
     path = bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(manifest_text({**json.loads(path.read_text()), **changes}))
 
 
 def test_a_loaded_model_predicts_exactly_what_the_written_one_did(bundle):
@@ -77,9 +79,49 @@ def test_a_manifest_that_is_no_json_object_is_refused(bundle, content):
 
 
 def test_a_format_from_the_future_is_refused_with_both_numbers(bundle):
-    edit_manifest(bundle, format=2)
-    with pytest.raises(BundleError, match=r"format 2; this version of signals reads 1"):
+    edit_manifest(bundle, format=3)
+    with pytest.raises(BundleError, match=r"format 3; this version of signals reads 2"):
         load_bundle(bundle)
+
+
+def test_a_bundle_of_the_first_format_is_still_read(bundle):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["check"]
+    path.write_text(json.dumps({**manifest, "format": 1}, indent=1, sort_keys=True))
+    assert load_bundle(bundle).version_id == "v1"
+    path.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    with pytest.raises(BundleError, match=r"manifest\.json was altered"):
+        load_bundle(bundle)
+    path.write_text(json.dumps({**manifest, "format": True}))
+    with pytest.raises(BundleError, match="format True"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["out_of_fold", "reference"])
+def test_a_table_is_verified_when_it_is_read_and_a_model_without_it(bundle, name):
+    _, rows = tiny_pipeline()
+    before = load_bundle(bundle).predict_proba(rows)
+    flip_byte(bundle / f"{name}.parquet")
+    assert np.array_equal(load_model(bundle).predict_proba(rows), before)
+    with pytest.raises(BundleError, match=rf"v1/{name}\.parquet was altered"):
+        read_frame(bundle, name)
+    (bundle / f"{name}.parquet").unlink()
+    with pytest.raises(BundleError, match=rf"v1/{name}\.parquet is missing"):
+        read_frame(bundle, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", *FILES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in FILES[2:])]
+)
+def test_every_changed_byte_is_refused_by_the_file_s_name(bundle, name):
+    with (bundle / name).open("r+b", buffering=0) as file:
+        for position, byte in enumerate(file.read()):
+            os.pwrite(file.fileno(), bytes([byte ^ 0x01]), position)
+            with pytest.raises(BundleError, match=name):
+                verify_bundle(bundle)
+            os.pwrite(file.fileno(), bytes([byte]), position)
+    load_bundle(bundle)
 
 
 def test_a_file_that_the_manifest_does_not_know_is_refused(bundle):
@@ -173,4 +215,4 @@ def test_a_bundle_holds_no_pickle(bundle):
 
 def test_verifying_a_sound_bundle_returns_its_manifest(bundle):
     manifest = verify_bundle(bundle)
-    assert (manifest["version_id"], manifest["format"], sorted(manifest["files"])) == ("v1", 1, sorted(FILES))
+    assert (manifest["version_id"], manifest["format"], sorted(manifest["files"])) == ("v1", 2, sorted(FILES))

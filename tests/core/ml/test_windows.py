@@ -10,7 +10,8 @@ from rich.console import Console
 
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml import tuning, windows
-from signals_core.ml.bundle import read_manifest
+from signals_core.ml.bundle import manifest_text, read_manifest
+from signals_core.ml.journal import read_journal
 from signals_core.ml.overfitting import judge_search, pool_searches
 from signals_core.ml.training import train_model
 from signals_core.ml.windows import (
@@ -252,7 +253,7 @@ def test_an_interrupted_search_goes_on_and_its_trials_are_forgotten_once_the_win
 def test_the_model_that_served_before_a_window_is_scored_in_it(trained, open_workspace):
     """The journal is set back: the version in service was promoted on the first of March 2021."""
     journal = trained / "models" / "journal.jsonl"
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    events = [asdict(event) for event in read_journal(trained / "models")]
     journal.write_text("".join(json.dumps({**e, "at": "2021-03-01T12:00:00+00:00"}) + "\n" for e in events))
     workspace = open_workspace(trained)
     assert stale_windows(workspace, "AAA") == KEYS[1:]  # no model served before the first
@@ -261,7 +262,7 @@ def test_the_model_that_served_before_a_window_is_scored_in_it(trained, open_wor
     assert [list(o.result.challengers) for o in outcomes] == [["logistic"]] * len(KEYS)
     folder = trained / "models" / next(e["evidence"]["model_path"] for e in events if e["scope"] == "AAA")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "as_of": "2021-02-28"}))
+    (folder / "manifest.json").write_text(manifest_text({**manifest, "as_of": "2021-02-28"}))
     forget(workspace, "AAA", KEYS[1:])
     outcomes = compute_windows(workspace, [("AAA", key) for key in KEYS])
     assert [list(o.result.challengers) for o in outcomes] == [["logistic"]] + [["logistic", "champion"]] * 4
