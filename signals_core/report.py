@@ -339,6 +339,7 @@ def _render_signals(report: MainReport, console: Console) -> None:
         "P(FLAT)>",
         "P(UP)>",
         "signal",
+        "weight>",
         "",
     )
     for scope in report.scopes:
@@ -347,7 +348,9 @@ def _render_signals(report: MainReport, console: Console) -> None:
         for row in scope.signals.itertuples(index=False):
             shown = [f"{p:.3f}" if p == p else "" for p in (row.p_down, row.p_flat, row.p_up)]
             signal = f"[bold]{row.direction}" if row.direction else "none"
-            table.add_row(row.symbol, scope.scope, *shown, signal, f"[dim]{row.reason}")
+            weight = f"{row.weight:+.1%}" if row.weight else ""
+            why = row.reason or (f"{row.binding} binds" if row.binding else "")
+            table.add_row(row.symbol, scope.scope, *shown, signal, weight, f"[dim]{why}")
     console.print(table)
 
 

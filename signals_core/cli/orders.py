@@ -24,7 +24,7 @@ _STATUS_STYLE = {"order": "green", "refused": "red", "none": "dim"}
 
 Targets = Annotated[
     Path | None,
-    typer.Option(help="CSV or Parquet with symbol and weight or shares; default: the stored ones of the last session."),
+    typer.Option(help="CSV or Parquet with symbol and weight or shares; default: what the stored signals ask for."),
 ]
 Scope = Annotated[str, typer.Option(help="Whose stored targets; part of the orders' names.")]
 Strategy = Annotated[str, typer.Option(help="Part of the orders' names.")]
@@ -193,8 +193,11 @@ def _plan(
     workspace: "Workspace", desk: "TradingDesk", targets: Path | None, scope: str, strategy: str, retry: bool
 ) -> "tuple[Plan, Reconciliation]":
     from signals_core.execution.targets import read_targets, targets_path
+    from signals_core.strategy.targets import targets_of_session
 
     path = targets or targets_path(workspace.data, scope, workspace.last_session)
+    if targets is None and not path.exists():
+        return desk.plan(targets_of_session(workspace, workspace.last_session), strategy, scope, retry)
     return desk.plan(read_targets(path), strategy, scope, retry)
 
 
