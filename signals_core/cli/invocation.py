@@ -56,6 +56,26 @@ def progress() -> Iterator[None]:
         yield
 
 
+def serving_scopes(workspace: "Workspace", scope: str | None) -> list[str]:
+    """The scopes of `scopes_of` that have a model in service; of the others it is said on stderr that they have none.
+
+    Raises:
+        MissingPrerequisite: none of them has.
+    """
+    import sys
+
+    from signals_core.errors import MissingPrerequisite
+
+    chosen = scopes_of(workspace, scope)
+    serving = [name for name in chosen if workspace.registry.get_active(name) is not None]
+    if not serving:
+        raise MissingPrerequisite(f"{', '.join(chosen)}: no model is in service: train one (`signals train`)")
+    for name in chosen:
+        if name not in serving:
+            print(f"{name}: no model of its own is in service; UNIVERSE's serves it, if there is one", file=sys.stderr)
+    return serving
+
+
 def scopes_of(workspace: "Workspace", scope: str | None) -> tuple[str, ...]:
     """The scope given by `--scope`, or all.
 

@@ -1,9 +1,11 @@
 """What the models in service say and how they fare: `signals predict`, `signals drift`."""
 
+from typing import Any
+
 import typer
 
-from signals_core.cli.invocation import Json, ScopeOption, open_workspace, scopes_of
-from signals_core.terminal import out, print_json, print_rows, print_table
+from signals_core.cli.invocation import Json, ScopeOption, open_workspace, serving_scopes
+from signals_core.terminal import out, print_json, print_table
 
 
 def predict(scope: ScopeOption = None, as_json: Json = False) -> None:
@@ -14,9 +16,21 @@ def predict(scope: ScopeOption = None, as_json: Json = False) -> None:
 
     with open_workspace() as workspace:
         day = last_day(workspace)
-        made = [session_signals(workspace, name, day) for name in scopes_of(workspace, scope)]
-    rows = [{"scope": item.scope, **row} for item in made for row in records(item.frame)]
-    print_rows(rows, as_json)
+        made = [session_signals(workspace, name, day) for name in serving_scopes(workspace, scope)]
+    if as_json:
+        print_json([{"scope": item.scope, **row} for item in made for row in records(item.frame)])
+        return
+    out().print(f"Signals at the close of {day}", highlight=False)
+    names = ("symbol", "scope", "P(DOWN)", "P(FLAT)", "P(UP)", "expected", "signal", "weight", "")
+    print_table(names, [_signal_row(item.scope, row) for item in made for row in item.frame.itertuples(index=False)])
+
+
+def _signal_row(scope: str, row: Any) -> tuple[str, ...]:
+    numbers = [f"{p:.3f}" if p == p else "" for p in (row.p_down, row.p_flat, row.p_up)]
+    expected = f"{row.expected_return:+.2%}" if row.expected_return == row.expected_return else ""
+    why = row.reason or (f"{row.binding} binds" if row.binding else "")
+    weight = f"{row.weight:+.1%}" if row.weight else ""
+    return row.symbol, scope, *numbers, expected, row.direction or "none", weight, f"[dim]{why}"
 
 
 def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
@@ -28,7 +42,7 @@ def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
 
     with open_workspace() as workspace:
         day = last_day(workspace)
-        reports = [drift_report(workspace, name, day)[0] for name in scopes_of(workspace, scope)]
+        reports = [drift_report(workspace, name, day)[0] for name in serving_scopes(workspace, scope)]
     if as_json:
         print_json([asdict(item) for item in reports])
     else:

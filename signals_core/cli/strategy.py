@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signals_core.cli.invocation import Json, ScopeOption, load, open_workspace, progress, scopes_of
+from signals_core.cli.invocation import Json, ScopeOption, load, open_workspace, progress, serving_scopes
 from signals_core.terminal import out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
     from signals_core.strategy.backtest_report import report_of_version
 
     with open_workspace() as workspace, progress():
-        active = {name: workspace.registry.get_active(name) for name in scopes_of(workspace, scope)}
-        reports = [report_of_version(workspace, name, version) for name, version in active.items() if version]
+        active = {name: workspace.registry.get_active(name) for name in serving_scopes(workspace, scope)}
+        reports = [report_of_version(workspace, name, version) for name, version in active.items()]
     if as_json:
         print_json([{**report.to_dict(), "page": str(path)} for report, path in reports])
         return
