@@ -1,15 +1,16 @@
 """Every setting, its default and the values it may have; unknown keys are errors."""
 
-import re
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-ENV_PREFIX = "SA_"
+from signals_core.settings_alerts import AlertSettings
+from signals_core.settings_section import ENV_PREFIX, Section
+from signals_core.settings_trading import ExecutionSettings, SizingSettings, StrategySettings, TradingSettings
+
 UNIVERSE = "UNIVERSE"
 
 Ticker = Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9.\-]{0,15}$")]
@@ -32,11 +33,7 @@ Scope = str
 """`UNIVERSE`, the model pooled over all tickers, or a ticker with a model of its own."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExchangeSettings(_Section):
+class ExchangeSettings(Section):
     """Which exchange's sessions count, and the time zone of schedules."""
 
     calendar: str = "XNYS"
@@ -54,7 +51,7 @@ class ExchangeSettings(_Section):
         return value
 
 
-class ClockSettings(_Section):
+class ClockSettings(Section):
     """A moment to pretend it is; None is the wall clock."""
 
     as_of: datetime | None = None
@@ -67,14 +64,14 @@ class ClockSettings(_Section):
         return value
 
 
-class PathSettings(_Section):
+class PathSettings(Section):
     """Where run-time files live, relative to the project's root."""
 
     data: Path = Path("data")
     models: Path = Path("models")
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """Servers by URL; None is the embedded default."""
 
     market_url: str | None = None
@@ -96,19 +93,19 @@ class StoreSettings(_Section):
         return value
 
 
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """Where one kind of data comes from: a provider's name or `package.module:ClassName`, and its options."""
 
     provider: str | None = None
     options: dict[str, Any] = {}
 
 
-class MarketDataSettings(_Section):
+class MarketDataSettings(Section):
     """The sources: of bars, of single symbols' bars from elsewhere, and of facts (None: there is none)."""
 
     provider: str = "files"
     options: dict[str, Any] = {}
-    overrides: dict[ReferenceSymbol, SourceSettings] = {}
+    overrides: dict[ReferenceSymbol, SourceSettings] = Field(default_factory=dict)
     fundamentals: SourceSettings = SourceSettings()
     insider_transactions: SourceSettings = SourceSettings()
     short_interest: SourceSettings = SourceSettings()
@@ -116,16 +113,16 @@ class MarketDataSettings(_Section):
     accepted: tuple[Annotated[str, Field(pattern=r"^\S+ \d{4}-\d{2}-\d{2}$")], ...] = ()
 
 
-class ReferenceSettings(_Section):
+class ReferenceSettings(Section):
     """The symbols that stand for the market, the sector and implied volatility."""
 
     spy: ReferenceSymbol = "SPY"
     sector: ReferenceSymbol = "XLK"
-    sectors: dict[Sector, ReferenceSymbol] = {}
+    sectors: dict[Sector, ReferenceSymbol] = Field(default_factory=dict)
     vix: ReferenceSymbol = "^VIX"
 
 
-class UniverseSettings(_Section):
+class UniverseSettings(Section):
     """The symbols that are modelled."""
 
     tickers: tuple[Ticker, ...] = Field(min_length=1)
@@ -144,7 +141,7 @@ class UniverseSettings(_Section):
         return value
 
 
-class PartitionSettings(_Section):
+class PartitionSettings(Section):
     """The date dimension of the Dagster partitions."""
 
     start: date = date(2015, 1, 1)
@@ -152,15 +149,17 @@ class PartitionSettings(_Section):
     date_grain: Literal["day", "month", "year"] = "month"
 
 
-class FeatureSettings(_Section):
+class FeatureSettings(Section):
     """How much history a row needs before it is used, a user's own features, and how long a fact is believed."""
 
     min_history_sessions: int = Field(60, ge=0)
     modules: tuple[str, ...] = ()
-    max_age_days: dict[Literal["fundamentals", "short_interest"], Annotated[int, Field(ge=1)]] = {}
+    max_age_days: dict[Literal["fundamentals", "short_interest"], Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict
+    )
 
 
-class XgbParams(_Section):
+class XgbParams(Section):
     """XGBoost's parameters by its scikit-learn names."""
 
     n_estimators: int = Field(300, ge=1, le=10_000)
@@ -174,7 +173,7 @@ class XgbParams(_Section):
     eval_metric: Literal["mlogloss"] = "mlogloss"
 
 
-class MLSettings(_Section):
+class MLSettings(Section):
     """The target, the model and when it is too old."""
 
     scopes: tuple[Scope, ...] = (UNIVERSE,)
@@ -197,7 +196,7 @@ class MLSettings(_Section):
         return value
 
 
-class ValidationSettings(_Section):
+class ValidationSettings(Section):
     """Walk-forward windows, in calendar months."""
 
     train_months: int = Field(24, ge=1)
@@ -216,7 +215,7 @@ class ValidationSettings(_Section):
         return self
 
 
-class TuningSettings(_Section):
+class TuningSettings(Section):
     """The search for hyperparameters inside a training period."""
 
     trials: int = Field(100, ge=0)
@@ -237,14 +236,14 @@ class TuningSettings(_Section):
         return value
 
 
-class CalibrationSettings(_Section):
+class CalibrationSettings(Section):
     """How out-of-fold predictions become the calibrator."""
 
     method: Literal["nested", "sigmoid", "temperature", "dirichlet", "auto"] = "nested"
     min_rows: int = Field(250, ge=30)
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     """What a model must show to be promoted."""
 
     max_z: float = Field(1.645, ge=0)
@@ -255,13 +254,13 @@ class GateSettings(_Section):
     refresh_margin: float = Field(0.001, ge=0)
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """How many bundles are kept."""
 
     keep_versions: int = Field(50, ge=1)
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(Section):
     """Drift and realised performance."""
 
     window_sessions: int = Field(20, ge=1)
@@ -278,7 +277,7 @@ class MonitoringSettings(_Section):
     events_max_length: int = Field(10_000, ge=1)
 
 
-class RetrainingSettings(_Section):
+class RetrainingSettings(Section):
     """When sensors may ask for a retrain."""
 
     cooldown_days: int = Field(7, ge=1)
@@ -287,147 +286,16 @@ class RetrainingSettings(_Section):
     failure_wait_hours: float = Field(1, gt=0)
 
 
-Severity = Literal["info", "warning", "error"]
-ChannelName = Literal["log", "slack", "telegram"]
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def _safe_address(url: str) -> bool:
-    """Encrypted, or on this machine; nothing but host and path."""
-    parts = urlsplit(url)
-    encrypted = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    return encrypted and bool(parts.hostname) and not (parts.username or parts.query or parts.fragment)
-
-
-class AlertSettings(_Section):
-    """Who is told, of what, and how often at most."""
-
-    channels: tuple[ChannelName, ...] = ("log",)
-    min_severity: Severity = "warning"
-    max_per_hour: int = Field(10, ge=1)
-    give_up_seconds: float = Field(30, gt=0)
-    slack_webhook_url: SecretStr | None = None
-    telegram_token: SecretStr | None = None
-    telegram_chat_id: str | None = None
-    telegram_api: str = "https://api.telegram.org"
-    dagster_url: str | None = None
-
-    @field_validator("slack_webhook_url")
-    @classmethod
-    def _webhook(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not (
-            _safe_address(value.get_secret_value()) and urlsplit(value.get_secret_value()).path.strip("/")
-        ):
-            raise ValueError("needs the address of an incoming webhook, https://hooks.slack.com/services/...")
-        return value
-
-    @field_validator("telegram_token")
-    @classmethod
-    def _token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"\d+:[A-Za-z0-9_-]{8,}", value.get_secret_value()):
-            raise ValueError("needs a bot's token as BotFather gives it: digits, a colon, letters and digits")
-        return value
-
-    @field_validator("telegram_chat_id", mode="before")
-    @classmethod
-    def _chat(cls, value: object) -> object:
-        return str(value) if isinstance(value, int) else value
-
-    @field_validator("telegram_api")
-    @classmethod
-    def _api(cls, value: str) -> str:
-        if not _safe_address(value):
-            raise ValueError("needs https://host, or http:// of this machine")
-        return value.rstrip("/")
-
-    @field_validator("dagster_url")
-    @classmethod
-    def _link(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("needs http://host:port of Dagster's pages, or null")
-        return value.rstrip("/") if value else None
-
-    @model_validator(mode="after")
-    def _channels_are_complete(self) -> "AlertSettings":
-        needed = {"slack": ("slack_webhook_url",), "telegram": ("telegram_token", "telegram_chat_id")}
-        lacking = [key for name in self.channels for key in needed.get(name, ()) if getattr(self, key) is None]
-        if lacking:
-            raise ValueError(
-                f"channels need {', '.join(lacking)} too; set it as {ENV_PREFIX}ALERTS__{lacking[0].upper()}"
-            )
-        return self
-
-
-class StrategySettings(_Section):
-    """Which predictions are signals, and how long a position is held."""
-
-    rule: Literal["confidence", "expected_return"] = "confidence"
-    min_hold_days: int = Field(3, ge=1)
-
-
-class TradingSettings(_Section):
-    """What trading costs and cash earns: the same in backtests and on paper."""
-
-    commission_bps: float = Field(1, ge=0, lt=1_000)
-    slippage_bps: float = Field(4, ge=0, lt=1_000)
-    borrow_bps_per_year: float = Field(50, ge=0)
-    cash_bps_per_year: float = Field(0, ge=0)
-
-
-class SizingSettings(_Section):
-    """From a forecast to a weight: the share of Kelly's, and the caps on it."""
-
-    kelly_fraction: float = Field(0.25, gt=0, le=1)
-    min_expected_return_bps: float = Field(0, ge=0)
-    max_weight: float = Field(0.1, gt=0, le=1)
-    max_sector_weight: float = Field(0.3, gt=0)
-    max_gross: float = Field(1, gt=0)
-    target_volatility: float | None = Field(None, gt=0)
-
-
-class AutomationSettings(_Section):
+class AutomationSettings(Section):
     """Whether schedules and sensors are on when Dagster first sees them."""
 
     default_status: Literal["running", "stopped"] = "running"
 
 
-class ComputeSettings(_Section):
+class ComputeSettings(Section):
     """Processes; every numerical library is held to one thread in each."""
 
     workers: int = Field(2, ge=1, le=256)
-
-
-class OrderLimits(_Section):
-    """What no order may do, whatever the strategy wants."""
-
-    max_order_notional: float = Field(25_000, gt=0)
-    max_position_share: float = Field(0.2, gt=0)
-    max_gross: float = Field(1.0, gt=0)
-    max_orders: int = Field(100, ge=0)
-    price_collar: float = Field(0.1, gt=0, lt=1)
-    max_price_age_sessions: int = Field(0, ge=0)
-
-
-class PaperSettings(_Section):
-    """The paper account."""
-
-    cash: float = Field(100_000, gt=0)
-    leverage: float = Field(2.0, ge=1)
-
-
-class ExecutionSettings(_Section):
-    """Which account orders go to, their kind and their limits."""
-
-    broker: Literal["paper", "alpaca"] = "paper"
-    live: bool = False
-    alpaca_url: str = "https://paper-api.alpaca.markets"
-    halted: bool = False
-    whole_shares: bool = True
-    order_type: Literal["market_on_open", "limit_on_open"] = "market_on_open"
-    min_order_notional: float = Field(100, ge=0)
-    close_missing: bool = False
-    limits: OrderLimits = OrderLimits()
-    paper: PaperSettings = PaperSettings()
 
 
 class Settings(BaseSettings):

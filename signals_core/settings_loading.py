@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from signals_core.errors import SettingsError
-from signals_core.settings import ENV_PREFIX, Settings
+from signals_core.settings import Settings
+from signals_core.settings_section import ENV_PREFIX
 
 
 @dataclass(frozen=True)

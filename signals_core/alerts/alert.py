@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from signals_core.settings import Severity
+from signals_core.settings_alerts import Severity
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
 _ICONS = {"info": ":information_source:", "warning": ":warning:", "error": ":rotating_light:"}

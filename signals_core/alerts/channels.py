@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from signals_core.alerts.alert import Message, plain_text, slack_text
 from signals_core.errors import ChannelError, SignalsError
 from signals_core.http import Conventions, Failure, HttpClient
-from signals_core.settings import AlertSettings, ChannelName
+from signals_core.settings_alerts import AlertSettings, ChannelName
 
 if TYPE_CHECKING:
     import requests

@@ -17,7 +17,7 @@ from signals_core.alerts.channels import Channel, open_channels, secrets_of
 from signals_core.alerts.records import Delivery, Record, RecordFile, State
 from signals_core.errors import ChannelError, SettingsError
 from signals_core.events import EventStream
-from signals_core.settings import AlertSettings
+from signals_core.settings_alerts import AlertSettings
 
 _MANY = 5
 """More than that at once are one message: five hundred symbols without bars are one fact."""

@@ -12,7 +12,7 @@ import numpy as np
 from signals_core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from signals_core.settings import TradingSettings
+    from signals_core.settings_trading import TradingSettings
 
 Amount = TypeVar("Amount", float, np.ndarray)
 """A number, or an array of them."""

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import date
 
-from signals_core.settings import OrderLimits
+from signals_core.settings_trading import OrderLimits
 
 
 @dataclass(frozen=True)

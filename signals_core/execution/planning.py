@@ -20,7 +20,7 @@ from signals_core.execution.orders import (
 )
 from signals_core.execution.plans import Plan, PlannedRow
 from signals_core.execution.targets import check_targets
-from signals_core.settings import ExecutionSettings
+from signals_core.settings_trading import ExecutionSettings
 
 _ROUNDING = 1e-9
 """A share count this close below a whole number is that number: 0.1 * 1000 / 10 must be 10."""

@@ -23,7 +23,7 @@ from signals_core.strategy.backtest import Backtest
 from signals_core.strategy.panel import PricePanel
 
 if TYPE_CHECKING:
-    from signals_core.settings import SizingSettings, TradingSettings
+    from signals_core.settings_trading import SizingSettings, TradingSettings
 
 _ROUNDING = 1e-9
 """A share count this close below a whole number is that number: 0.1 * 1000 / 10 must be 10."""

@@ -12,7 +12,7 @@ from signals_core.errors import DataError, SettingsError
 from signals_core.ml.target import CLASSES
 
 if TYPE_CHECKING:
-    from signals_core.settings import SizingSettings
+    from signals_core.settings_trading import SizingSettings
 
 _ANNUAL = 252.0
 _BINDS = 1 - 1e-12

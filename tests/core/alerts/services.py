@@ -7,7 +7,7 @@ from pathlib import Path
 from signals_core.alerts import Alert, AlertManager
 from signals_core.alerts.channels import open_channels
 from signals_core.events import EventStream
-from signals_core.settings import AlertSettings
+from signals_core.settings_alerts import AlertSettings
 from tests.core.loopback import Loopback, Reply
 
 WEBHOOK_PATH = "/services/T01234567/B01234567/XyzzySecretOfTheWebhook1"

@@ -286,7 +286,7 @@ def test_every_beginning_and_end_is_an_event_even_if_redis_was_down(made: Made, 
 
 
 def test_the_log_is_a_channel_by_default(made: Made, caplog: pytest.LogCaptureFixture, tmp_path: Path):
-    from signals_core.settings import AlertSettings
+    from signals_core.settings_alerts import AlertSettings
 
     AlertManager(AlertSettings(), tmp_path / "quiet").notify(alert())
     (record,) = caplog.records

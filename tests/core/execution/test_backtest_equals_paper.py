@@ -10,7 +10,7 @@ from signals_core.execution.brokers.paper import PaperBroker
 from signals_core.execution.costs import CostModel
 from signals_core.execution.limits import Quote
 from signals_core.execution.planning import Book, Intention, plan_orders
-from signals_core.settings import ExecutionSettings, OrderLimits
+from signals_core.settings_trading import ExecutionSettings, OrderLimits
 from signals_core.strategy.panel import PricePanel
 from signals_core.strategy.portfolio import Rules, simulate
 from tests.core.execution.markets import CALENDAR, SESSIONS, after_close, raw_bars, store_with

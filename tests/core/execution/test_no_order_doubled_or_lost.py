@@ -28,7 +28,7 @@ from signals_core.execution.planning import Book, Intention, plan_orders
 from signals_core.execution.plans import Plan
 from signals_core.execution.submission import Sessions, reconcile, submit_plan
 from signals_core.http import HttpClient
-from signals_core.settings import ExecutionSettings, OrderLimits
+from signals_core.settings_trading import ExecutionSettings, OrderLimits
 from tests.core.execution.alpaca_server import (
     FAULTS_OF_ORDERS,
     FAULTS_OF_QUESTIONS,

@@ -17,7 +17,7 @@ from signals_core.execution.orders import Order, OrderRecord, OrderReport, Order
 from signals_core.execution.planning import Book, Intention, plan_orders
 from signals_core.execution.plans import Plan, PlannedRow, load_plan
 from signals_core.execution.targets import check_targets, read_targets
-from signals_core.settings import ExecutionSettings, OrderLimits
+from signals_core.settings_trading import ExecutionSettings, OrderLimits
 
 CLOSED, SESSION = date(2022, 7, 1), date(2022, 7, 5)
 WIDE = OrderLimits(max_order_notional=1e9, max_position_share=100, max_gross=100)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from signals_core.errors import SettingsError
 from signals_core.execution.costs import CostModel
-from signals_core.settings import TradingSettings
+from signals_core.settings_trading import TradingSettings
 
 RATES = st.floats(0, 200)
 

@@ -9,7 +9,7 @@ import pytest
 
 from signals_core.errors import DataError
 from signals_core.execution.costs import CostModel
-from signals_core.settings import SizingSettings, TradingSettings
+from signals_core.settings_trading import SizingSettings, TradingSettings
 from signals_core.strategy.history import MarketHistory
 from signals_core.strategy.panel import PricePanel
 from signals_core.strategy.portfolio import Rules
