@@ -97,14 +97,14 @@ class SourceSettings(Section):
     """Where one kind of data comes from: a provider's name or `package.module:ClassName`, and its options."""
 
     provider: str | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class MarketDataSettings(Section):
     """The sources: of bars, of single symbols' bars from elsewhere, and of facts (None: there is none)."""
 
     provider: str = "files"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     overrides: dict[ReferenceSymbol, SourceSettings] = Field(default_factory=dict)
     fundamentals: SourceSettings = SourceSettings()
     insider_transactions: SourceSettings = SourceSettings()
