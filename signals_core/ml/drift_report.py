@@ -100,8 +100,9 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     on_date = features.index.get_level_values("date")
     recent = features[on_date.isin(dates[-settings.window_sessions :])]
     earlier = features[on_date.isin(dates[: -settings.confirm_sessions][-settings.window_sessions :])]
-    predictions = prediction_log(workspace).served(scope, until=day)
-    outcomes = _known_outcomes(workspace, scope, predictions, day)
+    said = prediction_log(workspace).served(scope, until=day)
+    outcomes = _known_outcomes(workspace, scope, said, day)
+    predictions = said.loc[outcomes.index]
     yardsticks = _yardsticks(workspace, predictions)
     inputs = digest(
         *(model.version_id, model.manifest["digest"], recent, earlier),
