@@ -1,5 +1,6 @@
 """Digests: what an artifact was made from. Equal digests mean the artifact need not be made again."""
 
+import ast
 import hashlib
 import json
 from collections import OrderedDict
@@ -72,6 +73,37 @@ def source_digest(*modules: str) -> str:
             hasher.update(path.name.encode())
             hasher.update(path.read_bytes())
     return hasher.hexdigest()[:_HEX_LENGTH]
+
+
+@cache
+def modules_behind(module: str, *unrelated: str) -> tuple[str, ...]:
+    """A module and those of its package that it imports, directly or not, at the top or inside a function; sorted.
+
+    What an artifact is computed by: a module added to that chain is noticed, one outside it changes nothing.
+
+    Args:
+        unrelated: modules that keep results and do not make them; they and what only they import are left out.
+    """
+    package = module.rpartition(".")[0]
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in unrelated:
+            continue
+        (path,) = _source_files(name)
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                # from package import module, or from package.module import name
+                candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                candidates = [alias.name for alias in node.names]
+            else:
+                continue
+            inside = [c for c in candidates if c.startswith(f"{package}.") and c.count(".") == module.count(".")]
+            waiting += [c for c in inside if find_spec(c) is not None]
+    return tuple(sorted(found))
 
 
 def outermost_package(module: str) -> str:

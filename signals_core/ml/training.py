@@ -35,12 +35,14 @@ from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_o
 from signals_core.ml.version_names import version_name
 from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
-from signals_core.provenance import digest, source_digest
+from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import Scope
 from signals_core.workspace import Panel, Workspace
 
 PRIOR_COLUMNS = [f"prior_{name.lower()}" for name in CLASSES]
-_CODE = ("signals_core.ml",)
+_KEEPERS = ("registry", "journal", "bundle", "window_store", "windows", "version_names", "champion")
+CODE = modules_behind("signals_core.ml.training", *(f"signals_core.ml.{name}" for name in _KEEPERS))
+"""What a model is trained, calibrated and judged by."""
 _LIBRARIES = ("numpy", "pandas", "xgboost", "scikit-learn", "optuna", "pyarrow")
 
 
@@ -102,7 +104,7 @@ def _gather(workspace: Workspace, scope: Scope, as_of: date) -> tuple[Panel, lis
         model_settings(settings),
         settings.calibration,
         settings.gate,
-        source_digest(*_CODE),
+        source_digest(*CODE),
     )
     keys = list(windows)
     return panel, keys, inputs
@@ -195,7 +197,7 @@ def _train(
 
 def code_digest() -> str:
     """Of the code that trains."""
-    return source_digest(*_CODE)
+    return source_digest(*CODE)
 
 
 def library_versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from signals_core.ml.pipeline import MAX_BIN, MLPipeline, booster_params, labels
 from signals_core.ml.splits import session_codes, split_latest
 from signals_core.ml.study import open_study
 from signals_core.ml.target import NO_LABEL, class_shares
-from signals_core.provenance import digest, source_digest
+from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import MLSettings, TuningSettings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _PRUNED_ABOVE = 25.0
 """A trial is given up where its loss is above this percentile of the finished ones at the same stage."""
 _GAINS, _GAIN_DECIMALS = "daily_gains", 7
 """Of a trial in its study: a millionth of a nat is far below what can be told apart, and makes a kilobyte a trial."""
-_CODE = tuple(f"signals_core.ml.{name}" for name in ("tuning", "pipeline", "splits", "metrics", "feature_groups"))
+_CODE = modules_behind("signals_core.ml.tuning")
 
 
 @dataclass(frozen=True)

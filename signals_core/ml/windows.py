@@ -13,18 +13,14 @@ from signals_core.ml.registry import read_journal
 from signals_core.ml.splits import PanelSplitter, Window, WindowAudit, WindowRows, calendar_windows, window_target
 from signals_core.ml.validation import WalkForwardValidator, WindowResult, warm_source
 from signals_core.progress import track
-from signals_core.provenance import digest, source_digest
+from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import Scope, Settings
 from signals_core.settings_loading import LoadedSettings
 from signals_core.workspace import Panel, Workspace
 
-_CODE = tuple(
-    f"signals_core.ml.{name}"
-    for name in (
-        *("validation", "splits", "pipeline", "tuning", "feature_groups", "logistic", "linear_scores", "champion"),
-        *("metrics", "scores", "reliability", "dependence", "sharpe", "overfitting"),
-    )
-)
+_KEEPERS = tuple(f"signals_core.ml.{name}" for name in ("registry", "journal", "bundle", "window_store"))
+CODE = modules_behind("signals_core.ml.validation", *_KEEPERS)
+"""What a window is computed by."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +228,7 @@ def window_inputs(
         sorted(name for name, feature in catalog().items() if feature.market_wide),
         model_settings(settings),
         settings.validation,
-        source_digest(*_CODE),
+        source_digest(*CODE),
     )
 
 

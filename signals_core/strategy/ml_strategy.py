@@ -15,7 +15,7 @@ from signals_core.ml.journal import fold, read_journal
 from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.training import newest_age
 from signals_core.ml.validation import PROBABILITY_COLUMNS
-from signals_core.provenance import digest, source_digest
+from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import UNIVERSE, Scope
 from signals_core.strategy import rules
 from signals_core.strategy.base import OHLCV, BaseStrategy, Signal, to_frame
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MLSignalStrategy", "SessionSignals", "SignalStore", "is_current", "served_tickers", "session_signals"]
 
+CODE = (
+    *modules_behind("signals_core.strategy.rules"),
+    "signals_core.strategy.ml_strategy",
+    "signals_core.execution.costs",
+)
+"""What signals are decided by."""
 _COVARIANCE_SESSIONS = 60
 _NOTHING = {"direction": "", "strength": np.nan, "expected_return": np.nan, "weight": 0.0, "binding": ""}
 """Of a symbol without a signal."""
@@ -156,7 +162,7 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
         [getattr(settings, name).model_dump(mode="json") for name in ("strategy", "trading", "sizing")],
         _why_unfit(workspace, scope, model, day),
         _sectors(workspace, tickers, day),
-        source_digest("signals_core.strategy"),
+        source_digest(*CODE),
     )
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
 

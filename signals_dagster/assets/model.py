@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 
 from signals_core import plots
-from signals_core.ml.training import TrainedModel, train_model
+from signals_core.ml.training import CODE, TrainedModel, train_model
 from signals_core.ml.wording import calibration_note
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
@@ -47,7 +47,7 @@ class TrainingConfig(dg.Config):
     group_name="model",
     owners=OWNERS,
     kinds={"xgboost", "redis"},
-    code_version=source_digest("signals_core.ml"),
+    code_version=source_digest(*CODE),
     description="Trained on the last `ml.train_months`, calibrated on the windows' out-of-fold predictions, "
     "registered, and promoted if it passes the gate; if not, registered with the reason.",
 )

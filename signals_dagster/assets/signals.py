@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 
 from signals_core.provenance import source_digest
-from signals_core.strategy.ml_strategy import session_signals
+from signals_core.strategy.ml_strategy import CODE, session_signals
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.model import calibrated_model
 from signals_dagster.metadata import OWNERS, of_each_scope, table
@@ -22,7 +22,7 @@ from signals_dagster.resources import WorkspaceResource
     group_name="signals",
     owners=OWNERS,
     kinds={"parquet", "xgboost"},
-    code_version=source_digest("signals_core.strategy"),
+    code_version=source_digest(*CODE),
     description="Calibrated probabilities of every symbol the scope serves, and LONG or SHORT where the confidence "
     "exceeds `ml.confidence_threshold`; otherwise the reason why not.",
 )

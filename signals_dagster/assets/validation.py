@@ -8,7 +8,7 @@ from signals_core import plots
 from signals_core.ml.comparison import PooledChallenge, compare_challengers, earned_its_place
 from signals_core.ml.overfitting import pool_searches
 from signals_core.ml.validation import LOGISTIC
-from signals_core.ml.windows import WindowOutcome, compute_windows
+from signals_core.ml.windows import CODE, WindowOutcome, compute_windows
 from signals_core.provenance import source_digest
 from signals_dagster.assets.features import feature_matrix
 from signals_dagster.assets.target import target
@@ -28,7 +28,7 @@ _SCORES = ("balanced_accuracy", "brier_skill", "classwise_ece", "information_coe
     group_name="validation",
     owners=OWNERS,
     kinds={"xgboost", "optuna", "parquet"},
-    code_version=source_digest("signals_core.ml"),
+    code_version=source_digest(*CODE),
     description="Tune and train on the months before the test start, purged by each label's own interval, predict "
     "the months after it beside a logistic regression and the model that served, and keep the out-of-fold "
     "predictions. A window uses nothing from after its own end, so a past one never changes.",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signals_core.provenance import digest, file_digest, prefix_digests, source_digest
+from signals_core.provenance import digest, file_digest, modules_behind, prefix_digests, source_digest
 from signals_core.settings import MLSettings
 from tests.project.bars import make_bars
 
@@ -87,3 +87,33 @@ def test_changed_source_changes_the_digest(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_digest_is_the_files_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_computes_an_artifact_is_found_by_its_imports(tmp_path, monkeypatch):
+    package = tmp_path / "closure_pkg"
+    package.mkdir()
+    texts = {
+        "__init__": "",
+        "first": "from closure_pkg import second\nimport json\n",
+        "second": "def later():\n    from closure_pkg.third import value\n    return value\n",
+        "third": "from closure_pkg.keeper import kept\nvalue = 1\n",
+        "keeper": "from closure_pkg.behind_keeper import kept\n",
+        "behind_keeper": "kept = 1\n",
+        "unrelated": "from closure_pkg import first\n",
+    }
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = modules_behind("closure_pkg.first", "closure_pkg.keeper")
+    assert found == ("closure_pkg.first", "closure_pkg.second", "closure_pkg.third")
+
+
+def test_models_and_signals_depend_on_what_computes_them_alone():
+    from signals_core.ml import training, windows
+    from signals_core.strategy import ml_strategy
+
+    names = {name.rpartition(".")[2] for name in training.CODE}
+    assert {"linear_scores", "calibration", "gate", "tuning", "sharpe"} <= names
+    assert not {"monitoring", "retraining", "registry", "wording", "drift"} & names
+    assert "signals_core.ml.linear_scores" in windows.CODE
+    assert "signals_core.strategy.pictures" not in ml_strategy.CODE
