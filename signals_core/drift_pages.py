@@ -1,11 +1,10 @@
 """The drift report as a page for people: Markdown and self-contained HTML with its pictures inside."""
 
-import base64
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from signals_core import page as html_page
 from signals_core import plots
 from signals_core.files import write_bytes_atomic
 from signals_core.ml.drift_store import DriftReport, DriftStore, FeatureDrift
@@ -145,40 +144,35 @@ def markdown(report: DriftReport, settings: MonitoringSettings, heat_map: str) -
 
 def page(report: DriftReport, settings: MonitoringSettings, heat_map: bytes) -> str:
     """The page as HTML that needs nothing but itself."""
-    cards = "".join(
-        f'<div class="card {state}"><h2>{html.escape(question)}</h2><p>{html.escape(answer)}</p></div>'
-        for question, answer, state in states(report, settings)
-    )
-    rows = "".join(
-        f'<tr class="{"bad" if f.fault or f.alarm else ""}"><td>{html.escape(f.feature)}</td><td class="n">{psi}</td>'
-        f'<td class="n">{level}</td><td>{f.status}</td><td>{html.escape(said)}</td></tr>'
-        for f, psi, level, said in listed(report, settings)
-    )
-    test = report.signal_test
-    signal = ""
+    worth = listed(report, settings)
+    rows = [(f.feature, psi, level, str(f.status), said) for f, psi, level, said in worth]
+    test, signal = report.signal_test, ""
     if test is not None and test.path:
         title = f"Realised against promised gain, {report.scope}"
-        signal = f"<h2>Is the signal alive?</h2>{_image(plots.signal_path(test.path, test.limit, title), title)}"
-    name = f"Drift, {html.escape(report.scope)}, {report.day}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{name}</title><style>{_STYLE}</style><main><h1>{name}</h1>"
-        f'<p class="verdict">{html.escape(_sentence(report.verdict))}</p>'
-        f"<p>Model <code>{html.escape(report.model_version)}</code>; {report.rows:,} rows of "
-        f"{settings.window_sessions} sessions against {report.reference_rows:,} training rows.</p>"
-        f'<div class="cards">{cards}</div>{_image(heat_map, "PSI by feature and week")}{signal}'
-        f"<h2>Features worth a look</h2><table><thead><tr><th>feature<th class=n>PSI<th class=n>alarm level"
-        f"<th>fixed level<th></thead><tbody>{rows}</tbody></table><p class=small>"
-        f"{html.escape(_explained(settings))}</p></main></html>\n"
+        drawn = plots.signal_path(test.path, test.limit, title)
+        signal = html_page.heading("Is the signal alive?") + html_page.image(drawn, title)
+    return html_page.document(
+        f"Drift, {report.scope}, {report.day}",
+        _sentence(report.verdict),
+        html_page.paragraph(
+            f"Model {report.model_version}; {report.rows:,} rows of {settings.window_sessions} sessions against "
+            f"{report.reference_rows:,} training rows."
+        ),
+        html_page.cards(states(report, settings)),
+        html_page.image(heat_map, "PSI by feature and week"),
+        signal,
+        html_page.heading("Features worth a look"),
+        html_page.table(
+            ("feature", "PSI", "alarm level", "fixed level", ""),
+            rows,
+            [bool(f.fault or f.alarm) for f, *_ in worth],
+        ),
+        html_page.paragraph(_explained(settings), small=True),
     )
 
 
 def _sentence(verdict: str) -> str:
     return verdict[:1].upper() + verdict[1:] + "."
-
-
-def _image(png: bytes, title: str) -> str:
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _explained(settings: MonitoringSettings) -> str:
@@ -189,21 +183,3 @@ def _explained(settings: MonitoringSettings) -> str:
         f"{settings.window_sessions} sessions of its own training rows, now and {settings.confirm_sessions} sessions "
         f"ago. {settings.retrain_share:.0%} of the features in alarm ask for a retrain, unless a feed is broken."
     )
-
-
-_STYLE = (
-    "body{margin:0;background:#f4f6f7;color:#2c3e50;font:15px/1.5 system-ui,-apple-system,'Segoe UI',sans-serif}"
-    "main{max-width:980px;margin:24px auto;padding:28px 36px;background:#fff;border-radius:8px;"
-    "box-shadow:0 1px 4px #0002}h1{margin:0;font-size:24px}h2{font-size:17px;margin:28px 0 8px}"
-    ".verdict{font-size:17px;margin:6px 0}"
-    ".cards{display:grid;grid-template-columns:repeat(2,1fr);gap:12px;margin:18px 0}"
-    ".card{border-left:5px solid #95a5a6;background:#f8f9f9;padding:10px 14px;border-radius:4px;overflow-wrap:anywhere}"
-    ".card h2{margin:0;font-size:13px;text-transform:uppercase;letter-spacing:.05em;color:#566573}.card p{margin:2px 0}"
-    ".good{border-color:#1e8449}.card.bad{border-color:#c0392b;background:#fdf2f0}"
-    "img{max-width:100%;display:block;margin:12px 0}"
-    "table{border-collapse:collapse;width:100%;font-size:14px}th,td{text-align:left;padding:4px 10px;"
-    "border-bottom:1px solid #e5e7e9}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}"
-    "tr.bad td{background:#fdf2f0}"
-    ".small{color:#566573;font-size:13px}code{font-size:13px}"
-    "@media print{body{background:#fff}main{box-shadow:none;margin:0;max-width:none}}"
-)
