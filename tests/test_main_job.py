@@ -113,7 +113,7 @@ def test_a_restated_bar_makes_its_own_month_and_what_rests_on_it_stale_and_nothi
     changed = {name for name in before if before[name] != after[name]}
     assert any("technical/symbol=BBB/year=2022" in name for name in changed)
     assert not [name for name in changed if "symbol=AAA" in name or "year=2021" in name or "scope=AAA" in name]
-    windows = {name.partition("window=")[2] for name in changed if "scope=UNIVERSE" in name}
+    windows = {name.partition("window=")[2] for name in changed if "scope=UNIVERSE/window=" in name}
     assert windows == {"2021-10-01.parquet", "2022-01-01.parquet"}, "those that train or test on March 2022"
 
 
