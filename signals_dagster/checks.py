@@ -18,6 +18,7 @@ from signals_dagster.metadata import table
 from signals_dagster.resources import WorkspaceResource
 
 _SAMPLED_SYMBOLS, _SAMPLED_DATES, _SEED = 3, 4, 20
+_SHOWN_DECISIONS = 10
 
 
 @dg.asset_check(asset=bars, blocking=True, description="Every stored bar fits the schema of bars.")
@@ -111,8 +112,22 @@ def promotion_gate(workspace: WorkspaceResource) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=all(row["passes_floor"] for row in rows),
         severity=dg.AssetCheckSeverity.ERROR if unfit else dg.AssetCheckSeverity.WARN,
-        metadata={"scopes": table(rows)},
+        metadata={"scopes": table(rows), "last_decisions": table(_last_decisions(opened))},
     )
+
+
+def _last_decisions(opened: Workspace) -> list[dict[str, object]]:
+    """What the gate decided of the newest versions, and the numbers it rests on; the latest first."""
+    judged = [e for e in opened.registry.journal() if e.action in ("promoted", "rejected") and e.evidence]
+    rows = []
+    for event in reversed(judged[-_SHOWN_DECISIONS:]):
+        row: dict[str, object] = {"version": event.version_id, "decision": event.action, "why": event.reason}
+        for name in ("gain_over_prior", "gain_over_champion"):
+            estimate = event.evidence.get(name) or {}
+            low, high = estimate.get("interval_95", (None, None))
+            row |= {name: estimate.get("mean"), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | {"champion_age_days": event.evidence.get("champion_age_days")})
+    return rows
 
 
 def _standing(opened: Workspace, scope: Scope) -> dict[str, object]:

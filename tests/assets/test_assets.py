@@ -217,5 +217,17 @@ def test_the_gate_check_warns_while_a_scope_has_no_model(project: Path):
     assert decisions == ["no version was trained"] * 2
 
 
+def test_the_gate_check_shows_the_numbers_of_each_decision(finished: Path):
+    resource = WorkspaceResource(home=str(finished))
+    result = promotion_gate(workspace=resource)
+    resource.close()
+    rows = [record.data for record in result.metadata["last_decisions"].records]
+    assert {row["decision"] for row in rows} <= {"promoted", "rejected"}
+    assert rows
+    for row in rows:
+        assert row["gain_over_prior_low"] < row["gain_over_prior"] < row["gain_over_prior_high"]
+        assert row["why"]
+
+
 def test_nothing_is_written_outside_the_project(finished: Path):
     assert sorted(path.name for path in finished.iterdir()) == ["config", "data", "models"]
