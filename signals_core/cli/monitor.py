@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from signals_core.cli.invocation import Json, ScopeOption, open_workspace, scopes_of
-from signals_core.terminal import out, print_json, print_rows, print_table
+from signals_core.terminal import out, print_json, print_table
 
 if TYPE_CHECKING:
     from signals_core.ml.drift_store import DriftReport
@@ -53,7 +53,11 @@ def write_report(scope: ScopeOption = None, day: DayOption = None, as_json: Json
         {"scope": report.scope, "day": report.day, **{name: str(path) for name, path in asdict(pages).items()}}
         for report, pages in written
     ]
-    print_rows(rows, as_json)
+    if as_json:
+        print_json(rows)
+        return
+    for report, pages in written:
+        out().print(f"{report.scope} {report.day}: {pages.html}", highlight=False, soft_wrap=True)
 
 
 def _stored(workspace: "Workspace", scope: str | None, day: str | None) -> "list[DriftReport]":
