@@ -82,9 +82,8 @@ def market_history(workspace: "Workspace", symbols: Iterable[str], start: date, 
         own = workspace.market.load_bars(symbol, start, end, as_of=workspace.now, adjustment="none")
         if own.empty:
             continue
-        acted = workspace.market.load_actions(symbol, workspace.now)
-        on_bars = pd.DatetimeIndex(acted["ex_date"]).isin(own.index[1:])  # an action on no bar changes nothing held
-        bars[symbol], actions[symbol] = own[["open", "high", "low", "close", "volume"]], acted[on_bars]
+        bars[symbol] = own[["open", "high", "low", "close", "volume"]]
+        actions[symbol] = workspace.market.load_actions(symbol, workspace.now)
         members[symbol] = pd.Series(workspace.membership(symbol, pd.DatetimeIndex(own.index)), own.index)
     if not bars:
         raise MissingPrerequisite(f"the market store has no bars in {start}..{end}: run `signals ingest`")
