@@ -49,14 +49,14 @@ def test_windows_are_sized_with_labels_known_before_they_begin(ingested: Workspa
     frame = pd.DataFrame(index=index).assign(
         label=random.integers(0, 3, len(index)),
         label_end=index.get_level_values("date") + pd.offsets.BusinessDay(5),
-        window=np.where(index.get_level_values("date") < pd.Timestamp("2021-07-01"), "2021-01-04", "2021-07-01"),
+        window=np.where(index.get_level_values("date") < pd.Timestamp("2021-08-02"), "2021-01-04", "2021-08-02"),
         calibrated_down=0.3, calibrated_flat=0.3, calibrated_up=0.4,
     )  # fmt: skip
     frame["forward_return"] = (frame["label"] - 1) * 0.03 + random.normal(0, 0.01, len(frame))
     decided = decide_windows(ingested, frame, "v1")
-    assert decided["date"].min() == pd.Timestamp("2021-07-01")
+    assert decided["date"].min() == pd.Timestamp("2021-08-02")
     # What was not known at the window's start changes nothing: neither its own labels, nor those that end in it.
-    unknown = frame["label_end"] >= pd.Timestamp("2021-07-01")
+    unknown = frame["label_end"] >= pd.Timestamp("2021-08-02")
     other = frame.assign(
         label=frame["label"].where(~unknown, 2), forward_return=frame["forward_return"].where(~unknown, 9.0)
     )
