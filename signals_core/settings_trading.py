@@ -21,6 +21,7 @@ class TradingSettings(Section):
     slippage_bps: float = Field(4, ge=0, lt=1_000)
     borrow_bps_per_year: float = Field(50, ge=0)
     cash_bps_per_year: float = Field(0, ge=0)
+    min_trade_weight: float = Field(0.005, ge=0, lt=1)
 
 
 class SizingSettings(Section):

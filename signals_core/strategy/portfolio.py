@@ -69,6 +69,7 @@ class Rules:
         return cls(
             costs=CostModel.from_settings(trading),
             cash_bps_per_year=trading.cash_bps_per_year,
+            min_trade_weight=trading.min_trade_weight,
             max_weight=None if sizing is None else sizing.max_weight,
         )
 

@@ -116,6 +116,7 @@ def test_bars_that_cannot_be_laid_out_are_refused():
 
 def test_rules_are_taken_from_the_settings():
     trading, sizing = TradingSettings(cash_bps_per_year=300), SizingSettings(max_weight=0.2, target_volatility=0.1)
-    assert Rules.from_settings(trading, sizing) == Rules(CostModel(1, 4, 50), cash_bps_per_year=300, max_weight=0.2)
+    expected = Rules(CostModel(1, 4, 50), cash_bps_per_year=300, max_weight=0.2, min_trade_weight=0.005)
+    assert Rules.from_settings(trading, sizing) == expected
     assert Rules.from_settings(trading).max_weight is None
     assert SizingRules.from_settings(sizing) == SizingRules(0.25, 0.2, 0.3, 0.1, 1.0)
