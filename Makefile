@@ -20,7 +20,7 @@ test: .venv/.installed ## all set-up and the tests; no server needed
 	$(BIN)/pytest
 
 test-slow: .venv/.installed
-	$(BIN)/pytest -m "slow and not services"
+	$(BIN)/pytest -m "slow and not services" $(ARGS)
 
 test-services: .venv/.installed
 	$(BIN)/pytest -m services
