@@ -249,7 +249,7 @@ class GateSettings(Section):
     max_z: float = Field(1.645, ge=0)
     min_dates: int = Field(60, ge=2)
     max_loss: float = Field(0.01, ge=0)
-    max_calibration_error: float = Field(0.05, gt=0)
+    max_calibration_error: float = Field(0.1, gt=0)
     refresh_after_days: int | None = Field(28, ge=1)
     refresh_margin: float = Field(0.001, ge=0)
 

@@ -96,11 +96,11 @@ def test_a_difference_that_may_be_large_is_not_equality():
     assert not decide(challenger, champion["model"], 5, GATE, champion_age_days=100).promote
 
 
-@pytest.mark.parametrize(("error", "chance", "passes"), [(0.049, 0.02, True), (0.06, 0.02, False), (0.06, 0.07, True)])
+@pytest.mark.parametrize(("error", "chance", "passes"), [(0.099, 0.02, True), (0.11, 0.02, False), (0.11, 0.12, True)])
 def test_probabilities_that_are_off_do_not_serve(error, chance, passes):
     decision = decide(losses(0.05), None, 5, GATE, CalibrationError(error, chance))
     assert (decision.promote, decision.passes_floor) == (passes, passes)
-    assert passes or "off by 0.060 on average (classwise); gate.max_calibration_error is 0.05" in decision.reason
+    assert passes or "off by 0.110 on average (classwise); gate.max_calibration_error is 0.1" in decision.reason
 
 
 def test_a_loss_above_the_floor_does_not_serve_even_if_it_may_be_chance():
