@@ -248,7 +248,8 @@ def test_on_postgresql_and_redis_the_models_are_the_same(undisturbed: Path, tmp_
         assert active == [(v, d) for v, d, is_active in state(undisturbed)["versions"] if is_active]
         assert client.exists("ml:active:UNIVERSE")
         kinds = [entry[b"kind"] for _, entry in client.xrange("ml:drift:events")]
-        assert sorted(map(json.loads, kinds)) == ["alert", "drift_report", "drift_report"]  # ^VIX has no bars; two scopes
+        # ^VIX has no bars, and there are two scopes.
+        assert sorted(map(json.loads, kinds)) == ["alert", "drift_report", "drift_report"]
     finally:
         client.flushdb()
         with admin.connect() as connection:
