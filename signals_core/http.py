@@ -3,10 +3,8 @@
 import json
 import logging
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from signals_core.errors import ProviderError, SignalsError
-from signals_core.files import locked
+from signals_core.pace import Pace
 
 if TYPE_CHECKING:
     import requests
@@ -160,7 +158,7 @@ class HttpClient:
     ) -> None:  # fmt: skip
         self._user_agent = user_agent
         self._headers = dict(headers or {})
-        self._pace = _Pace(1 / requests_per_second, pace_file, sleep, clock)
+        self._pace = Pace(1 / requests_per_second, pace_file, sleep, clock)
         self._attempts = attempts
         self._timeout = timeout_seconds
         self._longest_wait = longest_wait_seconds
@@ -342,52 +340,6 @@ class HttpClient:
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             seconds = (moment - datetime.fromtimestamp(self._clock(), UTC)).total_seconds()
         return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-class _Pace:
-    """Lets one request through each interval, among all who share the file (or the object, without one)."""
-
-    def __init__(
-        self, interval: float, file: Path | None, sleep: Callable[[float], None], clock: Callable[[], float]
-    ) -> None:
-        self._interval, self._file, self._sleep, self._clock = interval, file, sleep, clock
-        self._mutex = threading.Lock()
-        self._last = -math.inf
-
-    def wait(self) -> None:
-        """Return when the next request may go."""
-        with self._exclusive():
-            now = self._clock()
-            # A clock set back must not make anybody wait longer than one interval.
-            pause = min(self._read() + self._interval - now, self._interval)
-            if pause > 0:
-                self._sleep(pause)
-            self._write(max(self._clock(), now + max(pause, 0.0)))
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if self._file is None:
-            with self._mutex:
-                yield
-        else:
-            with locked(self._file.with_name(f"{self._file.name}.lock")):
-                yield
-
-    def _read(self) -> float:
-        if self._file is None:
-            return self._last
-        try:
-            return float(self._file.read_text())
-        except FileNotFoundError:
-            return -math.inf
-        except ValueError:  # its writer was killed: somebody may just have asked
-            return self._clock()
-
-    def _write(self, moment: float) -> None:
-        if self._file is None:
-            self._last = moment
-        else:
-            self._file.write_text(f"{moment:.6f}")
 
 
 def _content(response: "requests.Response") -> bytes:

@@ -5,12 +5,15 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TerminalProgress:
@@ -85,6 +88,21 @@ def out() -> Console:
     """The console of stdout, wide enough for the report where that is no terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+
+
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows of a frame as plain JSON values: moments as ISO texts, plain dates without a time, missing as None."""
+    import pandas as pd
+
+    shown = {}
+    for name in frame.columns:
+        values = frame[name]
+        if pd.api.types.is_datetime64_any_dtype(values.dtype):
+            plain = (values.dropna() == values.dropna().dt.normalize()).all()
+            values = values.dt.strftime("%Y-%m-%d" if plain else "%Y-%m-%dT%H:%M:%S")
+        shown[name] = values.astype(object)
+    table = pd.DataFrame(shown, index=frame.index)
+    return table.where(table.notna(), None).to_dict("records")
 
 
 def print_json(value: Any) -> None:

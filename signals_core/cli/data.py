@@ -107,7 +107,7 @@ def quality(as_json: Json = False) -> None:
 def runs(as_json: Json = False) -> None:
     """The last ingestions."""
     from signals_core.market_data.runs import IngestionLog
-    from signals_core.report import records
+    from signals_core.terminal import records
 
     with open_workspace() as workspace:
         rows = records(IngestionLog(workspace.market.database).recent())
@@ -121,7 +121,7 @@ def rejected(
     as_json: Json = False,
 ) -> None:
     """The rows that the last loads refused, and why."""
-    from signals_core.report import records
+    from signals_core.terminal import records
 
     with open_workspace() as workspace:
         rows = records(workspace.market.rejected(dataset.value, symbol))
@@ -131,7 +131,7 @@ def rejected(
 @app.command()
 def actions(symbol: str, as_json: Json = False) -> None:
     """The splits and dividends of a symbol."""
-    from signals_core.report import records
+    from signals_core.terminal import records
 
     with open_workspace() as workspace:
         rows = records(workspace.market.load_actions(symbol))

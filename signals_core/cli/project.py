@@ -10,7 +10,8 @@ from signals_core.terminal import out, print_json, print_table
 
 def demo(as_json: Json = False) -> None:
     """The main job: bars, features, windows, calibrated models, drift report, signals; then a report."""
-    from signals_core.report import read_report, render
+    from signals_core.report import read_report
+    from signals_core.report_text import render
 
     parts = _orchestrator("demo")(load())
     with open_workspace() as workspace:
@@ -30,7 +31,8 @@ def ui(
 
 def report(as_json: Json = False) -> None:
     """What the main job has made, read back from the stores."""
-    from signals_core.report import read_report, render
+    from signals_core.report import read_report
+    from signals_core.report_text import render
 
     with open_workspace() as workspace:
         found = read_report(workspace)

@@ -10,9 +10,9 @@ from signals_core.terminal import out, print_json, print_table
 
 def predict(scope: ScopeOption = None, as_json: Json = False) -> None:
     """The signals of the last session from the models in service."""
-    from signals_core.report import records
     from signals_core.steps import last_day
     from signals_core.strategy.ml_strategy import session_signals
+    from signals_core.terminal import records
 
     with open_workspace() as workspace:
         day = last_day(workspace)

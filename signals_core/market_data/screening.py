@@ -9,9 +9,9 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT, to_sessions
+from signals_core.calendar import to_sessions
 from signals_core.errors import DataError
-from signals_core.market_data.availability import close_of_date
+from signals_core.market_data.dates import is_missing, read_dates, read_moments
 from signals_core.market_data.schemas import (
     ADJUSTMENT_COLUMN,
     BAR_COLUMNS,
@@ -21,10 +21,6 @@ from signals_core.market_data.schemas import (
 )
 from signals_core.market_data.tables import AVAILABLE_AT, FACTS
 
-_ISO_DATE = r"\d{4}(-\d{2}-\d{2}|\d{4})"
-_TIME = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
-_DATE = re.compile(rf"{_ISO_DATE}([T ]{_TIME})?\Z", re.ASCII)
-_OFFSET_DATE = re.compile(rf"{_ISO_DATE}([T ]{_TIME})?\s*(Z|UTC|[+-]\d{{2}}:?\d{{2}})\Z", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*\Z", re.ASCII)
 SYMBOL = re.compile(r"\^?[A-Z0-9][A-Z0-9.\-]{0,15}\Z")
 
@@ -189,7 +185,7 @@ def screen_facts(
     reasons.add(_other_symbol(frame, symbol), f"row is not of {symbol}")
     event, unreadable = read_dates(frame[item.date])
     reasons.add(unreadable != "", item.date + ": " + unreadable)
-    available, unreadable = _read_moments(frame[AVAILABLE_AT], calendar, date_only_lag_sessions)
+    available, unreadable = read_moments(frame[AVAILABLE_AT], calendar, date_only_lag_sessions)
     reasons.add(unreadable != "", "available_at: " + unreadable)
     reasons.add(available < event, f"available_at is before {item.date}")
 
@@ -275,80 +271,6 @@ def screen_members(raw: pd.DataFrame) -> ScreenedFacts:
     return ScreenedFacts(members[reasons.sound].reset_index(drop=True), reasons.rejected(symbols))
 
 
-def read_dates(values: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Plain dates as tz-naive midnights, and for each that is none the reason (else an empty text).
-
-    Only dates, moments without offset and ISO texts are dates: 03/04/2020 may be March or April, and a
-    number may count from any year.
-    """
-    reason = pd.Series("", index=values.index, dtype=object)
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        missing = values.isna()
-        reason[:] = np.where(missing, "date is missing", "date carries a time zone: give the exchange's date")
-        return pd.Series(pd.NaT, index=values.index, dtype=f"datetime64[{DATE_UNIT}]"), reason
-    if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        texts = values.dt.strftime("%Y-%m-%d").fillna("").astype(object)
-    else:
-        texts = _date_texts(values)
-    readable = texts.str.match(_DATE)
-    dates = pd.to_datetime(texts.where(readable).str[:10].str.replace("-", ""), format="%Y%m%d", errors="coerce")
-    dates = dates.astype(f"datetime64[{DATE_UNIT}]")
-    reason = reason.mask(dates.isna(), "date cannot be read")
-    reason = reason.mask(texts.str.match(_OFFSET_DATE), "date carries a time zone: give the exchange's date")
-    return dates, reason.mask(texts == "", "date is missing")
-
-
-def _date_texts(values: pd.Series) -> pd.Series:
-    return pd.Series([_date_text(value) for value in values.astype(object)], index=values.index, dtype=object)
-
-
-def _date_text(value: object) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    if _is_missing(value):
-        return ""
-    return str(value.isoformat()) if hasattr(value, "isoformat") else f"no date: {value}"
-
-
-def _read_moments(values: pd.Series, calendar: str, lag_sessions: int) -> tuple[pd.Series, pd.Series]:
-    """Moments in tz-naive UTC; a plain date is the close of that session, `lag_sessions` later."""
-    reason = pd.Series("", index=values.index, dtype=object)
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        moments = values.dt.tz_convert("UTC").dt.tz_localize(None).astype(f"datetime64[{DATE_UNIT}]")
-        reason = reason.mask(moments.isna(), "date is missing")
-        plain = pd.Series(False, index=values.index)
-    elif pd.api.types.is_datetime64_any_dtype(values.dtype):
-        moments = values.astype(f"datetime64[{DATE_UNIT}]")
-        reason = reason.mask(moments.isna(), "date is missing")
-        plain = moments == moments.dt.normalize()
-    else:
-        texts = _date_texts(values)
-        iso = texts.str.match(_DATE) | texts.str.match(_OFFSET_DATE)
-        parsed = pd.to_datetime(texts.where(iso), format="ISO8601", errors="coerce", utc=True)
-        moments = parsed.dt.tz_localize(None).astype(f"datetime64[{DATE_UNIT}]")
-        reason = reason.mask(moments.isna(), "date cannot be read").mask(texts == "", "date is missing")
-        plain = (texts.str.len() <= len("YYYY-MM-DD")) | (moments == moments.dt.normalize())
-        plain &= ~texts.str.match(_OFFSET_DATE)
-    known = moments.notna()
-    outside = known & ~moments.between(*_KNOWN_TIMES)
-    reason = reason.mask(outside, "date is outside 1990 … the end of next year")
-    plain &= known & ~outside
-    moments = moments.mask(outside)
-    if plain.any():
-        moments = moments.copy()
-        moments[plain] = np.asarray(close_of_date(moments[plain], calendar, lag_sessions))
-    return moments, reason
-
-
-def _known_times() -> tuple[pd.Timestamp, pd.Timestamp]:
-    this_year = pd.Timestamp.now().year
-    return pd.Timestamp("1990-01-02"), pd.Timestamp(this_year + 1, 12, 1)
-
-
-_KNOWN_TIMES = _known_times()
-"""What the exchange's calendar covers."""
-
-
 def _with_columns(raw: pd.DataFrame, needed: tuple[str, ...], what: str) -> pd.DataFrame:
     frame = raw.reset_index(drop=True)
     missing = [name for name in needed if name not in frame.columns]
@@ -389,12 +311,8 @@ def _number(value: object) -> float:
 def _texts(frame: pd.DataFrame, name: str) -> pd.Series:
     if name not in frame:
         return pd.Series("", index=frame.index, dtype=object)
-    found = ["" if _is_missing(value) else str(value).strip() for value in frame[name].astype(object)]
+    found = ["" if is_missing(value) else str(value).strip() for value in frame[name].astype(object)]
     return pd.Series(found, index=frame.index, dtype=object)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def summary(rejected: pd.DataFrame) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ right forecasts worse. Fit them on out-of-fold predictions only.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
@@ -75,14 +75,15 @@ def read_calibrator(state: dict[str, Any]) -> Calibrator:
 
 
 @dataclass
-class ConfidenceCalibrator:
-    """One sigmoid a class (Platt 1999), one against the rest, then normalised.
+class _Sigmoids:
+    """Sigmoids of log-odds (Platt 1999), 1 / (1 + exp(-(slope * log-odds + intercept))), fitted one by one.
 
-    P(class | p) is 1 / (1 + exp(-(slope * logit p + intercept))). The slope is held at 0 or above: a calibrator
-    may say that a model knows nothing, never that it is right when it says the opposite.
+    The slopes are held at 0 or above: a calibrator may say that a model knows nothing, never that it is right when it
+    says the opposite.
     """
 
     slopes: np.ndarray | None = None
+    """(k,), like the intercepts."""
     intercepts: np.ndarray | None = None
     rows: int = 0
     overlap: float = 5
@@ -90,7 +91,11 @@ class ConfidenceCalibrator:
     slope_spread: float = _SLOPE_SPREAD
     bias_spread: float = _BIAS_SPREAD
 
-    def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> "ConfidenceCalibrator":
+    method: ClassVar[Method]
+    neutral: ClassVar[np.ndarray]
+    """(k,) log-odds of the forecast that knows nothing."""
+
+    def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> Self:
         """Fit on out-of-fold probabilities (n, 3) and labels (n,).
 
         Raises:
@@ -98,14 +103,14 @@ class ConfidenceCalibrator:
         """
         _check_classes(labels)
         # Measured from the forecast that knows nothing: a wrong slope alone leaves that one where it is.
-        neutral = float(np.log(_NEUTRAL / (1 - _NEUTRAL)))
-        away = log_odds(probabilities) - neutral
-        spread, weight = np.array([self.slope_spread, self.bias_spread]), self.overlap / len(labels)
+        away = self._log_odds(probabilities) - self.neutral
+        spread = np.array([self.slope_spread, self.bias_spread])
         fits = [
-            fit_sigmoid(away[:, number], labels == number, neutral, spread, weight) for number in range(len(CLASSES))
+            fit_sigmoid(away[asked, at], happened[asked], self.neutral[at], spread, self.overlap / asked.sum())
+            for at, (asked, happened) in enumerate(self._outcomes(labels))
         ]
         slopes, biases = np.array(fits).T
-        self.slopes, self.intercepts, self.rows = slopes, neutral * (1 - slopes) + biases, len(labels)
+        self.slopes, self.intercepts, self.rows = slopes, self.neutral * (1 - slopes) + biases, len(labels)
         return self
 
     def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
@@ -115,86 +120,73 @@ class ConfidenceCalibrator:
             MissingPrerequisite: the calibrator was not fitted.
         """
         slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        separate = sigmoid(log_odds(probabilities) * slopes + intercepts)
-        return separate / separate.sum(axis=1, keepdims=True)
+        return self._joined(sigmoid(self._log_odds(probabilities) * slopes + intercepts))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON state."""
         slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        return write_state("sigmoid", self.rows, slopes=slopes, intercepts=intercepts)
+        return write_state(self.method, self.rows, slopes=slopes, intercepts=intercepts)
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "ConfidenceCalibrator":
+    def from_dict(cls, state: dict[str, Any]) -> Self:
         """The calibrator of a `to_dict`.
 
         Raises:
-            BundleError: the state is of another format or method, or its numbers are not three finite ones.
+            BundleError: the state is of another format or method, or its numbers are not k finite ones.
         """
-        found = read_state(state, "sigmoid", slopes=(len(CLASSES),), intercepts=(len(CLASSES),))
+        found = read_state(state, cls.method, slopes=cls.neutral.shape, intercepts=cls.neutral.shape)
         return cls(found["slopes"], found["intercepts"], int(state["rows"]))
+
+    def _log_odds(self, probabilities: np.ndarray) -> np.ndarray:
+        """What each sigmoid maps (n, k)."""
+        raise NotImplementedError
+
+    def _outcomes(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each sigmoid, the rows that answer its question and whether it happened, (n,) bool each."""
+        raise NotImplementedError
+
+    def _joined(self, separate: np.ndarray) -> np.ndarray:
+        """Class probabilities (n, 3) from those of the sigmoids (n, k)."""
+        raise NotImplementedError
 
 
 @dataclass
-class NestedCalibrator:
+class ConfidenceCalibrator(_Sigmoids):
+    """One sigmoid a class, one against the rest, then normalised."""
+
+    method = "sigmoid"
+    neutral = np.full(len(CLASSES), np.log(_NEUTRAL / (1 - _NEUTRAL)))
+
+    def _log_odds(self, probabilities: np.ndarray) -> np.ndarray:
+        return log_odds(probabilities)
+
+    def _outcomes(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.ones(len(labels), dtype=bool), labels == number) for number in range(len(CLASSES))]
+
+    def _joined(self, separate: np.ndarray) -> np.ndarray:
+        return separate / separate.sum(axis=1, keepdims=True)
+
+
+@dataclass
+class NestedCalibrator(_Sigmoids):
     """Two sigmoids by the chain rule: FLAT against a move, and UP against DOWN of what moved. The default.
 
-    Nested dichotomies (Frank and Kramer 2004), each a sigmoid of Platt's. Models know more about volatility than
-    about direction; here one slope says how sure they may be of each, where one sigmoid a class confounds the two.
-    The slopes are held at 0 or above.
+    Nested dichotomies (Frank and Kramer 2004). Models know more about volatility than about direction; here one slope
+    says how sure they may be of each, where one sigmoid a class confounds the two.
     """
 
-    slopes: np.ndarray | None = None
-    """(2,): of the log-odds of FLAT against a move, and of UP against DOWN."""
-    intercepts: np.ndarray | None = None
-    rows: int = 0
-    overlap: float = 5
-    slope_spread: float = _SLOPE_SPREAD
-    bias_spread: float = _BIAS_SPREAD
+    method = "nested"
+    neutral = np.array([np.log(_NEUTRAL / (1 - _NEUTRAL)), 0.0])
 
-    def fit(self, probabilities: np.ndarray, labels: np.ndarray) -> "NestedCalibrator":
-        """Fit on out-of-fold probabilities (n, 3) and labels (n,).
+    def _log_odds(self, probabilities: np.ndarray) -> np.ndarray:
+        return _chain_log_odds(probabilities)
 
-        Raises:
-            MissingPrerequisite: a class does not occur.
-        """
-        _check_classes(labels)
-        spread, moved = np.array([self.slope_spread, self.bias_spread]), labels != FLAT
-        neutral = np.array([np.log(_NEUTRAL / (1 - _NEUTRAL)), 0.0])
-        away = _chain_log_odds(probabilities) - neutral
-        fits = [
-            fit_sigmoid(
-                away[rows, number], labels[rows] == happened, neutral[number], spread, self.overlap / rows.sum()
-            )
-            for number, (rows, happened) in enumerate(((np.ones_like(moved), FLAT), (moved, UP)))
-        ]
-        self.slopes, biases = np.array(fits).T
-        self.intercepts, self.rows = neutral * (1 - self.slopes) + biases, len(labels)
-        return self
+    def _outcomes(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.ones(len(labels), dtype=bool), labels == FLAT), (labels != FLAT, labels == UP)]
 
-    def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (n, 3) that sum to one.
-
-        Raises:
-            MissingPrerequisite: the calibrator was not fitted.
-        """
-        slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        flat, up = sigmoid(_chain_log_odds(probabilities) * slopes + intercepts).T
+    def _joined(self, separate: np.ndarray) -> np.ndarray:
+        flat, up = separate.T
         return np.column_stack([(1 - flat) * (1 - up), flat, (1 - flat) * up])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON state."""
-        slopes, intercepts = _fitted(self.slopes, self.intercepts)
-        return write_state("nested", self.rows, slopes=slopes, intercepts=intercepts)
-
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "NestedCalibrator":
-        """The calibrator of a `to_dict`.
-
-        Raises:
-            BundleError: the state is of another format or method, or its numbers are not two finite ones.
-        """
-        found = read_state(state, "nested", slopes=(2,), intercepts=(2,))
-        return cls(found["slopes"], found["intercepts"], int(state["rows"]))
 
 
 @dataclass

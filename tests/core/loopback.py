@@ -3,7 +3,7 @@
 import gzip
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,8 +64,8 @@ class Loopback:
 
 
 @contextmanager
-def serving() -> Iterator[Loopback]:
-    """A server on a free port of 127.0.0.1 while the block runs."""
+def listening(answer: Callable[[Asked], Reply | None]) -> Iterator[str]:
+    """The address of a server on a free port of 127.0.0.1 while the block runs; None hangs up without an answer."""
 
     class Handler(BaseHTTPRequestHandler):
         # Else a client waits for the Nagle and delayed-acknowledgement timers at each request.
@@ -76,7 +76,10 @@ def serving() -> Iterator[Loopback]:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = loopback.answer(Asked(self.command, parts.path, parse_qs(parts.query), headers, body))
+            reply = answer(Asked(self.command, parts.path, parse_qs(parts.query), headers, body))
+            if reply is None:
+                self.close_connection = True
+                return
             content = gzip.compress(reply.body) if reply.gzipped else reply.body
             self.send_response(reply.status)
             for name, value in reply.headers.items():
@@ -89,18 +92,31 @@ def serving() -> Iterator[Loopback]:
             self.wfile.write(content)
             self.close_connection = self.close_connection or reply.missing_bytes > 0
 
-        do_GET = do_POST = _reply
+        do_GET = do_POST = do_DELETE = _reply
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    loopback = Loopback(f"http://127.0.0.1:{server.server_port}")
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that gave up waiting is what some tests are about."""
+
+    server = Quiet(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield loopback
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def serving() -> Iterator[Loopback]:
+    """A server that answers as scripted."""
+    loopback = Loopback("")
+    # Looked up at each request: a test may put its own in the way.
+    with listening(lambda asked: loopback.answer(asked)) as loopback.url:
+        yield loopback

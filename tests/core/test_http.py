@@ -13,22 +13,8 @@ import pytest
 
 from signals_core.errors import ProviderError
 from signals_core.http import HttpClient
+from tests.core.fake_time import START, FakeTime
 from tests.core.loopback import Loopback, Reply, json_reply, serving
-
-START = datetime(2026, 3, 2, 15, 0, tzinfo=UTC).timestamp()
-
-
-class FakeTime:
-    def __init__(self) -> None:
-        self.now = START
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def clock(self) -> float:
-        return self.now
 
 
 @pytest.fixture

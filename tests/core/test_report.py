@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from signals_core.report import DEMO_DISCLAIMER, DISCLAIMER, MainReport, read_report, render
+from signals_core.report import DEMO_DISCLAIMER, DISCLAIMER, MainReport, read_report
+from signals_core.report_text import render
 from signals_core.settings_loading import load_settings
 from signals_core.workspace import Workspace
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from signals_core.calendar import sessions_between
 from signals_core.errors import DataError
+from signals_core.market_data.dates import read_dates
 from signals_core.market_data.schemas import BAR_COLUMNS, validate_bars
 from signals_core.market_data.screening import (
     check_symbol,
-    read_dates,
     screen_bars,
     screen_facts,
     screen_members,

@@ -104,12 +104,8 @@ class PaperBook:
     def transaction(self) -> Iterator[None]:
         """All changes inside, or none of them; one writer at a time."""
         self._connection.execute("begin immediate")
-        try:
+        with self._connection:  # commits, or rolls back whatever ended the block
             yield
-        except BaseException:
-            self._connection.execute("rollback")
-            raise
-        self._connection.execute("commit")
 
     def opened(self, cash: float, session: date) -> None:
         """Open the account with that cash after a session, if there is none yet."""

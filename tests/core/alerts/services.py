@@ -8,6 +8,7 @@ from signals_core.alerts import Alert, AlertManager
 from signals_core.alerts.channels import open_channels
 from signals_core.events import EventStream
 from signals_core.settings_alerts import AlertSettings
+from tests.core import fake_time
 from tests.core.loopback import Loopback, Reply
 
 WEBHOOK_PATH = "/services/T01234567/B01234567/XyzzySecretOfTheWebhook1"
@@ -55,17 +56,9 @@ TELEGRAM_BUSY = telegram_refusal(429, "Too Many Requests: retry after 4", retry_
 TELEGRAM_DOWN = Reply(502, b"<html><head><title>502 Bad Gateway</title></head></html>", {"Content-Type": "text/html"})
 
 
-class FakeTime:
+class FakeTime(fake_time.FakeTime):
     def __init__(self) -> None:
-        self.now = START
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def clock(self) -> float:
-        return self.now
+        super().__init__(START)
 
     def waits(self) -> list[float]:
         """Without the pauses that keep to one message a second."""

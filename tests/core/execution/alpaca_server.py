@@ -6,9 +6,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from tests.core.loopback import Asked, Reply, listening
 
 KEY_ID, SECRET = "PKTESTKEYID0123456789", "sEcReT/of+the/account/0123456789abcdef"
 
@@ -192,47 +192,19 @@ def serving() -> Iterator[FakeAlpaca]:
     """The server on a free port while the block runs."""
     alpaca = FakeAlpaca()
 
-    class Handler(BaseHTTPRequestHandler):
-        disable_nagle_algorithm = True
-        protocol_version = "HTTP/1.1"
+    def reply(asked: Asked) -> Reply | None:
+        alpaca.headers.append(dict(asked.headers))
+        answer = alpaca.answer(asked.method, asked.path, asked.query, asked.body)
+        if answer == "disconnect":
+            return None
+        status, content = (200, {"cut": "short"}) if answer == "cut" else answer
+        raw = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        return Reply(
+            status,
+            b"" if status == 204 else raw,
+            {"Retry-After": "2"} if status == 429 else {},
+            missing_bytes=50 if answer == "cut" else 0,
+        )
 
-        def _reply(self) -> None:
-            parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            alpaca.headers.append({name.lower(): value for name, value in self.headers.items()})
-            answer = alpaca.answer(self.command, parts.path, parse_qs(parts.query), body)
-            if answer == "disconnect":
-                self.close_connection = True
-                return
-            status, content = (200, {"cut": "short"}) if answer == "cut" else answer
-            raw = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-            self.send_response(status)
-            if status == 429:
-                self.send_header("Retry-After", "2")
-            if status != 204:
-                self.send_header("Content-Length", str(len(raw) + (50 if answer == "cut" else 0)))
-            self.end_headers()
-            if status != 204:
-                self.wfile.write(raw)
-            self.close_connection = self.close_connection or answer == "cut"
-
-        do_GET = do_POST = do_DELETE = _reply
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that gave up waiting is what these tests are about."""
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    alpaca.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with listening(reply) as alpaca.url:
         yield alpaca
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

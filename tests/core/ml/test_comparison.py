@@ -8,7 +8,8 @@ from rich.console import Console
 
 from signals_core.ml.comparison import compare_challengers, earned_its_place
 from signals_core.ml.validation import WalkForwardValidator, WindowResult
-from signals_core.report import read_report, render
+from signals_core.report import read_report
+from signals_core.report_text import render
 from tests.core.ml.helpers import QUICK_ML, QUICK_TUNING, make_panel
 
 

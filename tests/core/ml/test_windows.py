@@ -22,7 +22,8 @@ from signals_core.ml.windows import (
     stale_windows,
     window_of,
 )
-from signals_core.report import read_report, render
+from signals_core.report import read_report
+from signals_core.report_text import render
 from tests.core.ml.helpers import AS_OF, flip_byte
 
 KEYS = ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01", "2022-01-01"]
