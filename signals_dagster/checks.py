@@ -7,7 +7,7 @@ import pandas as pd
 from signals_core.errors import DataError
 from signals_core.features.leakage import STORED, find_leaks
 from signals_core.market_data.schemas import validate_bars
-from signals_core.ml.training import judge
+from signals_core.ml.judging import judge
 from signals_core.settings import Scope
 from signals_core.steps import data_span
 from signals_core.workspace import Workspace

@@ -9,10 +9,10 @@ import pandas as pd
 
 from signals_core.ml import metrics
 from signals_core.ml.pipeline import labels_of
-from signals_core.ml.target import CLASSES
 from signals_core.ml.validation import (
     CHAMPION,
     LOGISTIC,
+    PRIOR_COLUMNS,
     PROBABILITY_COLUMNS,
     WindowResult,
     challenger_columns,
@@ -53,7 +53,7 @@ def compare_challengers(results: Sequence[WindowResult], horizon: int) -> dict[s
     if not results:
         return {}
     pooled = pool_out_of_fold(list(results))
-    tables = {PRIOR: [f"prior_{label.lower()}" for label in CLASSES]}
+    tables = {PRIOR: PRIOR_COLUMNS}
     tables |= {name: challenger_columns(name) for name in (LOGISTIC, CHAMPION)}
     found = {}
     for name, columns in tables.items():

@@ -17,7 +17,7 @@ from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
 from signals_core.ml.monitoring import ModelMonitor
 from signals_core.ml.performance import Yardstick, yardstick
 from signals_core.ml.prediction_log import PredictionLog
-from signals_core.ml.training import PRIOR_COLUMNS
+from signals_core.ml.validation import PRIOR_COLUMNS
 from signals_core.provenance import digest, source_digest
 from signals_core.settings import Scope
 

@@ -16,7 +16,7 @@ from signals_core.ml.dependence import rows_per_outcome
 from signals_core.ml.metrics import log_loss_rows, newey_west_mean
 from signals_core.ml.pipeline import labels_of
 from signals_core.ml.target import class_shares
-from signals_core.ml.validation import PROBABILITY_COLUMNS
+from signals_core.ml.validation import PRIOR_COLUMNS, PROBABILITY_COLUMNS
 
 CALIBRATED_COLUMNS = ["calibrated_down", "calibrated_flat", "calibrated_up"]
 DEFAULT: Method = "nested"
@@ -129,3 +129,17 @@ def _losses(pooled: pd.DataFrame, forward: dict[Method, np.ndarray]) -> pd.DataF
         loss = log_loss_rows(probabilities, labels)
         columns[name] = np.where(np.isnan(probabilities[:, 0]), np.nan, loss)
     return pd.DataFrame(columns, index=pooled.index)
+
+
+def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
+    """Log-loss per row with the index of `out_of_fold`: columns model (calibrated), raw and prior.
+
+    Only rows that have calibrated probabilities.
+    """
+    rows = out_of_fold[out_of_fold[CALIBRATED_COLUMNS].notna().all(axis=1)]
+    labels = labels_of(rows["label"])
+    columns = {"model": CALIBRATED_COLUMNS, "raw": PROBABILITY_COLUMNS, "prior": PRIOR_COLUMNS}
+    return pd.DataFrame(
+        {name: log_loss_rows(rows[names].to_numpy(), labels) for name, names in columns.items()},
+        index=rows.index,
+    )

@@ -1,6 +1,6 @@
 """Train, calibrate, register and judge the model of one scope as of one Sunday."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version as library_version
 from typing import Any
@@ -10,10 +10,9 @@ import pandas as pd
 
 from signals_core import __version__
 from signals_core.calendar import sessions_between
-from signals_core.errors import BundleError, DataError, MissingPrerequisite
+from signals_core.errors import MissingPrerequisite
 from signals_core.ml import metrics
 from signals_core.ml.bundle import (
-    Model,
     content_digest,
     is_sound,
     load_bundle,
@@ -23,15 +22,15 @@ from signals_core.ml.bundle import (
     write_bundle,
 )
 from signals_core.ml.feature_groups import group_columns
-from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_and_choose, fit_calibrator
-from signals_core.ml.gate import CalibrationError, Decision, decide
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_and_choose, fit_calibrator, row_losses
+from signals_core.ml.judging import judge
 from signals_core.ml.overfitting import pool_searches
 from signals_core.ml.pipeline import MLPipeline, labels_of
 from signals_core.ml.registry import Version
 from signals_core.ml.reliability import BINS, ReliabilityBin, reliability
 from signals_core.ml.scores import probability_figures, return_figures
 from signals_core.ml.target import CLASSES, NO_LABEL, class_shares
-from signals_core.ml.validation import PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
+from signals_core.ml.validation import PRIOR_COLUMNS, PROBABILITY_COLUMNS, WindowResult, pool_out_of_fold
 from signals_core.ml.version_names import version_name
 from signals_core.ml.windows import current_windows, model_settings
 from signals_core.progress import task
@@ -39,7 +38,6 @@ from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import Scope
 from signals_core.workspace import Panel, Workspace
 
-PRIOR_COLUMNS = [f"prior_{name.lower()}" for name in CLASSES]
 _KEEPERS = ("registry", "journal", "bundle", "window_store", "windows", "version_names", "champion")
 CODE = modules_behind("signals_core.ml.training", *(f"signals_core.ml.{name}" for name in _KEEPERS))
 """What a model is trained, calibrated and judged by."""
@@ -223,20 +221,6 @@ def class_moments(labels: pd.Series, forward_returns: pd.Series) -> dict[str, li
     return {"mean": mean.fillna(0.0).tolist(), "deviation": deviation.fillna(0.0).tolist()}
 
 
-def row_losses(out_of_fold: pd.DataFrame) -> pd.DataFrame:
-    """Log-loss per row with the index of `out_of_fold`: columns model (calibrated), raw and prior.
-
-    Only rows that have calibrated probabilities.
-    """
-    rows = out_of_fold[out_of_fold[CALIBRATED_COLUMNS].notna().all(axis=1)]
-    labels = labels_of(rows["label"])
-    columns = {"model": CALIBRATED_COLUMNS, "raw": PROBABILITY_COLUMNS, "prior": PRIOR_COLUMNS}
-    return pd.DataFrame(
-        {name: metrics.log_loss_rows(rows[names].to_numpy(), labels) for name, names in columns.items()},
-        index=rows.index,
-    )
-
-
 def _figures(
     out_of_fold: pd.DataFrame, horizon: int, cost_bps: float, trials: int, sessions: pd.DatetimeIndex
 ) -> dict[str, Any]:
@@ -316,52 +300,6 @@ def _judge(workspace: Workspace, version: Version, by: str) -> Version:
         return workspace.registry.get(version.version_id)
     expected = champion.version_id if champion else None
     return workspace.registry.promote(version.version_id, decision.reason, by, decision.evidence, expected)
-
-
-def judge(workspace: Workspace, version: Version, champion: Version | None) -> Decision:
-    """The gate's decision about a registered version against the one in service, without acting on it."""
-    settings = workspace.settings
-    folder = workspace.models / version.model_path
-    out_of_fold = read_frame(folder, "out_of_fold")
-    calibration, horizon = _calibration_error(version), settings.ml.prediction_horizon
-    champion_loss, age = None, 0
-    if champion is not None and champion.version_id != version.version_id:
-        try:
-            serving = workspace.registry.load_active(version.scope)
-            champion_loss = _champion_losses(workspace, serving, out_of_fold)
-            trained = [date.fromisoformat(item["as_of"]) for item in (serving.manifest, read_manifest(folder))]
-            age = (trained[1] - trained[0]).days
-        except (BundleError, DataError) as error:  # damaged, or in need of a feature that is gone
-            decision = decide(row_losses(out_of_fold), None, horizon, settings.gate, calibration)
-            return replace(decision, reason=f"the model in service cannot serve ({error}); {decision.reason}")
-    return decide(row_losses(out_of_fold), champion_loss, horizon, settings.gate, calibration, age)
-
-
-def _calibration_error(version: Version) -> CalibrationError | None:
-    found = [version.metrics.get(name) for name in ("classwise_ece", "classwise_ece_chance_high")]
-    return None if None in found else CalibrationError(*found)  # type: ignore[arg-type]
-
-
-def _champion_losses(workspace: Workspace, model: Model, challenger: pd.DataFrame) -> pd.Series:
-    """The loss of the model that serves on each date it did not train on.
-
-    Up to its training date that is its own out-of-fold prediction; after it, what the model itself says.
-    """
-    past = row_losses(read_frame(workspace.models / model.version_id, "out_of_fold"))["model"]
-    trained_until = pd.Timestamp(model.manifest["as_of"])
-    later = challenger[challenger.index.get_level_values("date") >= trained_until]
-    if later.empty:
-        return past
-    return pd.concat([past, _live_losses(workspace, model, later)])
-
-
-def _live_losses(workspace: Workspace, model: Model, rows: pd.DataFrame) -> pd.Series:
-    dates = rows.index.get_level_values("date")
-    panel = workspace.panel(model.manifest["scope"], dates.min().date(), (dates.max() + pd.Timedelta(days=1)).date())
-    features = panel.features.loc[rows.index.intersection(panel.features.index)]
-    labels = labels_of(rows.loc[features.index, "label"])
-    losses = metrics.log_loss_rows(model.predict_proba(features), labels)
-    return pd.Series(losses, index=features.index)
 
 
 def _pictures(workspace: Workspace, version: Version) -> tuple[list[ReliabilityBin], dict[str, float]]:

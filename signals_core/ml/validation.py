@@ -24,6 +24,8 @@ from signals_core.ml.tuning import tune
 from signals_core.settings import MLSettings, TuningSettings, ValidationSettings
 
 PROBABILITY_COLUMNS = ["p_down", "p_flat", "p_up"]
+PRIOR_COLUMNS = ["prior_down", "prior_flat", "prior_up"]
+"""The class shares that a window was trained on."""
 LOGISTIC, CHAMPION = "logistic", "champion"
 _TABLES = ("out_of_fold", "trial_gains")
 
@@ -301,12 +303,11 @@ def warm_source(window: Window, windows: list[Window]) -> Window | None:
 def pool_out_of_fold(results: list[WindowResult]) -> pd.DataFrame:
     """Out-of-fold rows of all windows, each (symbol, date) once: from the latest window that tested it.
 
-    The latest is what a weekly retrain would have served. Adds the columns `window` (its key), `prior_down`,
-    `prior_flat`, `prior_up` (its training shares).
+    The latest is what a weekly retrain would have served. Adds the columns `window` (its key) and `PRIOR_COLUMNS`.
     """
     parts = []
     for result in results:
-        priors = {f"prior_{n.lower()}": p for n, p in zip(CLASSES, result.prior, strict=True)}
+        priors = dict(zip(PRIOR_COLUMNS, result.prior, strict=True))
         parts.append(result.out_of_fold.assign(window=result.start, **priors))
     pooled = pd.concat(parts)
     pooled = pooled.sort_values("window", kind="stable")

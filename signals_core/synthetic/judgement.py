@@ -12,8 +12,7 @@ from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_fo
 from signals_core.ml.pipeline import labels_of
 from signals_core.ml.reliability import calibration_error
 from signals_core.ml.target import DOWN, UP
-from signals_core.ml.training import PRIOR_COLUMNS
-from signals_core.ml.validation import PROBABILITY_COLUMNS, WalkForwardValidator, pool_out_of_fold
+from signals_core.ml.validation import PRIOR_COLUMNS, PROBABILITY_COLUMNS, WalkForwardValidator, pool_out_of_fold
 from signals_core.settings import CalibrationSettings, MLSettings, TuningSettings, ValidationSettings
 from signals_core.synthetic.market import Market
 from signals_core.synthetic.truth import NormalTruth, expected_gain_rows

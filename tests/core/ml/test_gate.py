@@ -1,11 +1,18 @@
+"""The promotion gate: floors, champion against challenger, and when a fresher model may replace an old one."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from signals_core.ml.gate import CalibrationError, decide
+from signals_core.ml.gate import CalibrationError, Challenger, Decision, Rival
+from signals_core.ml.gate import decide as gate_decides
 from signals_core.settings import GateSettings
 
 GATE = GateSettings(max_z=1.645, min_dates=60)
+AS_OF = date(2026, 1, 4)
 
 
 def losses(gain: float, dates: int = 200, noise: float = 0.01, seed: int = 0) -> pd.DataFrame:
@@ -15,7 +22,24 @@ def losses(gain: float, dates: int = 200, noise: float = 0.01, seed: int = 0) ->
         [["AAA", "BBB"], pd.bdate_range("2021-01-04", periods=dates)], names=["symbol", "date"]
     )
     prior = np.full(len(index), 1.0986)
-    return pd.DataFrame({"model": prior - gain + random.normal(0, noise, len(index)), "prior": prior}, index=index)
+    model = prior - gain + random.normal(0, noise, len(index))
+    return pd.DataFrame({"model": model, "prior": prior, "window": "2021-01-01"}, index=index)
+
+
+def decide(
+    challenger: pd.DataFrame,
+    champion: pd.Series | None,
+    horizon: int,
+    settings: GateSettings,
+    calibration: CalibrationError | None = None,
+    champion_age_days: int = 0,
+) -> Decision:
+    """The decision about two models that the same window tested everywhere."""
+    rival = None
+    if champion is not None:
+        rows = champion.to_frame("model").assign(window="2021-01-01")
+        rival = Rival("champion", rows, AS_OF - timedelta(days=champion_age_days))
+    return gate_decides(Challenger(challenger, AS_OF, calibration), rival, horizon, settings)
 
 
 def test_the_first_model_serves_when_it_is_not_worse_than_the_prior():
@@ -73,22 +97,110 @@ def test_the_floor_holds_also_for_a_challenger_that_beats_the_champion():
     assert (decision.promote, decision.passes_floor) == (False, False)
 
 
+def live(lost: float, dates: int, version: str = "champion", seed: int = 1, noise: float = 0.003) -> Rival:
+    """A rival of the challenger's own recipe, to which the challenger loses so much on the last dates, on average."""
+    rows = losses(0.05)[["model", "window"]].copy()
+    known = rows.index.get_level_values("date")
+    first = known.unique()[-dates]
+    late = known >= first
+    difference = np.random.default_rng(seed).normal(-lost, noise, len(rows))
+    rows["model"] = np.where(late, rows["model"] + difference, rows["model"])
+    rows.loc[late, "window"] = ""
+    return Rival(version, rows, first.date())
+
+
+def of_own_recipe(champion: Rival, proven: Rival | None = None, gate: GateSettings = GATE) -> Decision:
+    return gate_decides(Challenger(losses(0.05), AS_OF), champion, 5, gate, proven)
+
+
 @pytest.mark.parametrize(("age", "promoted"), [(27, False), (28, True)])
-def test_an_old_champion_gives_way_to_a_model_that_is_not_worse(age, promoted):
+def test_an_old_champion_gives_way_to_a_model_that_says_the_same(age, promoted):
     challenger = losses(0.05)
     decision = decide(challenger, challenger["model"], 5, GATE, champion_age_days=age)
     assert decision.promote is promoted
-    assert not promoted or "not worse than the champion, which was trained 28 days earlier" in decision.reason
+    if promoted:
+        assert decision.evidence["basis"] == "refresh"
+        assert decision.reason == (
+            "28 days fresher than the champion, of the same recipe, and not worse: they say the same on all 200 dates"
+        )
+    else:
+        assert decision.reason.startswith("no new evidence: they say the same on all 200 dates")
+
+
+def test_a_model_of_the_same_recipe_is_judged_only_where_it_differs_from_the_champion():
+    # Over all 200 dates .01 nats on 60 of them are .003: what was the same everywhere else must not hide it.
+    worse = of_own_recipe(live(0.01, 60))
+    assert not worse.promote
+    assert "against the champion, it is significantly worse: log-loss gain -0.0" in worse.reason
+    assert worse.evidence["gain_over_champion"]["dates"] == 60
+    assert worse.evidence["dates_with_champion"] == 200
+    assert worse.evidence["same_recipe_as_champion"] is True
+    equal = of_own_recipe(live(0.0, 60))
+    assert (equal.promote, equal.evidence["basis"]) == (True, "refresh")
+    better = of_own_recipe(live(-0.01, 60))
+    assert (better.promote, better.evidence["basis"]) == (True, "superiority")
+
+
+@pytest.mark.parametrize(("lost", "promoted"), [(0.005, True), (0.02, False)])
+def test_a_few_dates_keep_a_fresher_model_back_only_if_it_is_far_worse(lost, promoted):
+    decision = of_own_recipe(live(lost, 19))
+    assert decision.promote is promoted
+    assert promoted or "it is worse by more than gate.max_loss (0.01)" in decision.reason
+
+
+def test_a_few_lucky_dates_are_no_superiority():
+    decision = of_own_recipe(live(-0.05, 59), gate=refreshing_after(None))
+    assert not decision.promote
+    assert decision.reason.startswith("they differ on 59 dates, gate.min_dates asks for 60")
+
+
+def refreshing_after(days: int | None) -> GateSettings:
+    return GateSettings(max_z=1.645, min_dates=60, refresh_after_days=days)
+
+
+def test_a_chain_of_fresh_models_cannot_slide_below_the_last_that_proved_itself():
+    champion = live(0.0, 25)
+    proven = live(0.01, 120, "v1")
+    assert of_own_recipe(champion).promote
+    decision = of_own_recipe(champion, proven)
+    assert not decision.promote
+    assert "against v1, the last that was better than what it replaced, it is significantly worse" in decision.reason
+    assert decision.evidence["gain_over_proven"]["mean"] == pytest.approx(-0.01, abs=0.001)
+    assert of_own_recipe(champion, live(0.0, 120, "v1")).promote
+    assert of_own_recipe(champion, replace(proven, version_id="champion")).promote, "it is the champion itself"
+
+
+def test_windows_that_were_tested_anew_do_not_make_another_recipe():
+    champion = live(0.0, 60)
+    rows = champion.losses.copy()
+    dates = rows.index.get_level_values("date")
+    older = (dates >= dates.unique()[100]) & (dates < dates.unique()[140])
+    rows.loc[older, "model"] -= 0.05  # of an older window's model, which is not what serves
+    rows.loc[older, "window"] = "2020-10-01"
+    decision = of_own_recipe(replace(champion, losses=rows))
+    assert decision.evidence["same_recipe_as_champion"] is True
+    assert decision.evidence["gain_over_champion"]["dates"] == 60
+    assert decision.promote
 
 
 @pytest.mark.parametrize(("disadvantage", "promoted"), [(0.0002, True), (0.0015, False)])
-def test_not_worse_is_what_lies_within_the_margin_with_confidence(disadvantage, promoted):
+def test_of_another_recipe_not_worse_is_what_lies_within_the_margin_with_confidence(disadvantage, promoted):
     champion = losses(0.05, noise=0.001)
     challenger = champion.assign(model=champion["model"] + disadvantage)
     decision = decide(challenger, champion["model"], 5, GATE, champion_age_days=100)
     assert decision.promote is promoted
-    literal = GateSettings(max_z=1.645, min_dates=60, refresh_after_days=None)
-    assert not decide(challenger, champion["model"], 5, literal, champion_age_days=100).promote
+    assert (
+        "of another recipe" if promoted else "it could be worse by more than gate.refresh_margin"
+    ) in decision.reason
+    assert not decide(challenger, champion["model"], 5, refreshing_after(None), champion_age_days=100).promote
+
+
+def test_another_recipe_needs_the_margin_on_enough_dates():
+    challenger, champion = losses(0.05), losses(0.05)["model"].copy()
+    champion.iloc[:59] += 1e-6
+    decision = decide(challenger, champion, 5, GATE, champion_age_days=100)
+    assert not decision.promote
+    assert "a model of another recipe, they differ on too few dates" in decision.reason
 
 
 def test_a_difference_that_may_be_large_is_not_equality():
@@ -147,6 +259,6 @@ def test_overlapping_labels_make_the_gate_more_careful():
     random = np.random.default_rng(0)
     runs = np.repeat(random.normal(0.05, 0.1, 20), 10)
     index = pd.MultiIndex.from_product([["AAA"], pd.bdate_range("2021-01-04", periods=200)], names=["symbol", "date"])
-    frame = pd.DataFrame({"model": 1.0 - runs, "prior": 1.0}, index=index)
+    frame = pd.DataFrame({"model": 1.0 - runs, "prior": 1.0, "window": ""}, index=index)
     z = [decide(frame, None, horizon, GATE).evidence["z_over_prior"] for horizon in (1, 5)]
     assert z[1] < z[0] / 1.5

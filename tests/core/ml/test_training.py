@@ -12,9 +12,10 @@ from signals_core.features.catalog import CATEGORIES
 from signals_core.ml import tuning
 from signals_core.ml.bundle import load_bundle, read_frame, read_manifest
 from signals_core.ml.calibration import calibrator_of
-from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward
+from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward, row_losses
+from signals_core.ml.judging import proven_version
 from signals_core.ml.registry import ModelRegistry
-from signals_core.ml.training import as_of_sunday, is_current, row_losses, trade_returns, train_model
+from signals_core.ml.training import as_of_sunday, is_current, trade_returns, train_model
 from signals_core.ml.windows import all_windows, compute_windows
 from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
 
@@ -294,14 +295,36 @@ def test_a_first_model_that_is_not_worse_than_the_prior_is_promoted_by_training(
 
 def test_a_retrained_model_is_compared_with_the_champion_and_does_not_replace_it_for_nothing(validated, open_workspace):
     first = train_model(open_workspace(validated, SA_GATE__MAX_Z="10"), "AAA", date(2022, 4, 3), "person").version
-    workspace = open_workspace(validated, SA_GATE__MAX_Z="10")
+    workspace = open_workspace(validated, SA_GATE__MAX_Z="10", SA_GATE__REFRESH_AFTER_DAYS="92")
     second = train_model(workspace, "AAA", AS_OF, "drift").version
     assert second.version_id != first.version_id
-    assert second.decision.startswith("rejected: does not beat the champion")
-    rejected = workspace.registry.journal()[-1]
+    assert second.decision.startswith(
+        "rejected: does not beat the champion by more than its uncertainty: log-loss gain "
+    )
+    evidence = workspace.registry.journal()[-1].evidence
     # The champion's own out-of-fold dates, and the later ones of its challenger, which it predicts itself.
-    assert rejected.evidence["gain_over_champion"]["dates"] > first.metrics["dates"]
+    assert evidence["dates_with_champion"] > first.metrics["dates"]
+    assert evidence["gain_over_champion"]["dates"] == 56
+    assert evidence["same_recipe_as_champion"] is True
     assert workspace.registry.get_active("AAA").version_id == first.version_id
+
+
+def test_a_fresher_model_replaces_an_old_one_and_the_last_that_proved_itself_is_remembered(validated, open_workspace):
+    lenient = {"SA_GATE__MAX_Z": "10", "SA_GATE__REFRESH_AFTER_DAYS": "91"}
+    versions = [
+        train_model(open_workspace(validated, **lenient), "AAA", as_of, "schedule").version
+        for as_of in (date(2022, 1, 2), date(2022, 4, 3), AS_OF)
+    ]
+    assert [version.active for version in versions] == [True] * 3
+    journal = open_workspace(validated).registry.journal()
+    promoted = [event.evidence for event in journal if event.action == "promoted"]
+    assert [evidence["basis"] for evidence in promoted] == ["first", "refresh", "refresh"]
+    assert "gain_over_proven" not in promoted[1], "the champion is the proven one"
+    # The third is compared with the second and with the first, which predicts more dates itself.
+    assert promoted[2]["gain_over_proven"]["dates"] > promoted[2]["gain_over_champion"]["dates"] == 56
+    assert proven_version(journal, "AAA") == versions[0].version_id
+    assert proven_version(journal, "UNIVERSE") is None
+    assert versions[2].decision.startswith("promoted: 91 days fresher than the champion, of the same recipe")
 
 
 def test_training_without_windows_is_refused_with_the_command(ready):
