@@ -53,6 +53,10 @@ class MissingPrerequisite(SignalsError):
     exit_code = 4
 
 
+class NoRows(MissingPrerequisite):
+    """No ticker has a row in the span that was asked for: none was listed, or their bars are late."""
+
+
 class ServiceDown(SignalsError):
     """A store is unreachable."""
 

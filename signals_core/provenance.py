@@ -83,6 +83,9 @@ def modules_behind(module: str, *unrelated: str) -> tuple[str, ...]:
 
     Args:
         unrelated: modules that keep results and do not make them; they and what only they import are left out.
+
+    Raises:
+        ValueError: a module has a relative import, which is not followed.
     """
     package = module.rpartition(".")[0]
     found: set[str] = set()
@@ -94,6 +97,8 @@ def modules_behind(module: str, *unrelated: str) -> tuple[str, ...]:
         (path,) = _source_files(name)
         found.add(name)
         for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                raise ValueError(f"{name} line {node.lineno}: write the import with the package's full name")
             if isinstance(node, ast.ImportFrom) and node.module:
                 # from package import module, or from package.module import name
                 candidates = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from signals_core import clock
-from signals_core.calendar import last_closed_session
-from signals_core.errors import MissingPrerequisite
+from signals_core.calendar import last_closed_session, sessions_between
+from signals_core.errors import MissingPrerequisite, NoRows
 from signals_core.feature_store import FeatureStore
 from signals_core.features.custom import load_features
 from signals_core.features.inputs import FeatureInputs
@@ -92,6 +92,18 @@ class Workspace:
     def last_session(self) -> date:
         """The latest session that has closed; nothing later is ever read."""
         return last_closed_session(self.settings.exchange.calendar, self.now)
+
+    def require_session(self, day: date) -> None:
+        """Go on only if the exchange was open on `day`, and has closed.
+
+        Raises:
+            MissingPrerequisite: it was not, or has not yet.
+        """
+        calendar = self.settings.exchange.calendar
+        if sessions_between(calendar, day, day + timedelta(days=1)).empty:
+            raise MissingPrerequisite(f"{day} is no session of {calendar}: name a day on which the exchange was open")
+        if day > self.last_session:
+            raise MissingPrerequisite(f"the session of {day} has not closed yet: the last is {self.last_session}")
 
     @cached_property
     def market(self) -> MarketStore:
@@ -219,7 +231,8 @@ class Workspace:
         A ticker's first `features.min_history_sessions` rows are left out: too little is known there.
 
         Raises:
-            MissingPrerequisite: nothing is stored in that span.
+            NoRows: no ticker has any in that span.
+            MissingPrerequisite: features or target of the span are missing or stale.
         """
         features, targets = {}, {}
         for ticker in self.covered(self.settings.scope_tickers(scope)):
@@ -237,7 +250,7 @@ class Workspace:
             if len(matrix):
                 features[ticker], targets[ticker] = matrix, target.reindex(matrix.index)
         if not features:
-            raise MissingPrerequisite(f"{scope}: no ticker has rows in {start}..{end}")
+            raise NoRows(f"{scope}: no ticker has rows in {start}..{end}")
         return Panel(pd.concat(features, names=["symbol", "date"]), pd.concat(targets, names=["symbol", "date"]))
 
     def covered(self, tickers: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from signals_core.calendar import DATE_UNIT, session_closes
-from signals_core.errors import BundleError, MissingPrerequisite
+from signals_core.errors import BundleError
 from signals_core.files import write_bytes_atomic
 from signals_core.ml.bundle import read_frame, read_manifest
 from signals_core.ml.drift_store import DriftReport, DriftStore
@@ -42,8 +42,9 @@ def drift_report(workspace: "Workspace", scope: Scope, day: date) -> tuple[Drift
     A newly computed report is also an event on the Redis stream `ml:drift:events`.
 
     Raises:
-        MissingPrerequisite: no model is in service, or there are no features up to `day`.
+        MissingPrerequisite: no model is in service, `day` is no closed session, or there are no features before it.
     """
+    workspace.require_session(day)
     evidence = _gather(workspace, scope, day)
     store = drift_store(workspace)
     stored = store.load(scope, day.isoformat())
@@ -95,8 +96,6 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     panel = workspace.panel(scope, start, day + timedelta(days=1))
     features = panel.features[list(reference.columns)]
     dates = features.index.unique("date").sort_values()
-    if dates[-1].date() != day:
-        raise MissingPrerequisite(f"{scope}: no features of {day} (the last are of {dates[-1].date()})")
     on_date = features.index.get_level_values("date")
     recent = features[on_date.isin(dates[-settings.window_sessions :])]
     earlier = features[on_date.isin(dates[: -settings.confirm_sessions][-settings.window_sessions :])]
@@ -156,7 +155,9 @@ def _episode(version_id: str, day: date, retrain: bool, previous: DriftReport | 
 
 
 def _silent_feeds(workspace: "Workspace", evidence: _Evidence, day: date) -> list[str]:
-    session = pd.Timestamp(day)
+    session, last = pd.Timestamp(day), evidence.recent.index.get_level_values("date").max()
+    if last < session:
+        return [f"feed bars: no ticker has one of {day}, the last are of {last.date()}"]
     close = session_closes(workspace.settings.exchange.calendar, pd.DatetimeIndex([session]).as_unit(DATE_UNIT))[0]
     symbols = evidence.recent.index.unique("symbol")
     known = {str(symbol): workspace.inputs(str(symbol)).until(session, close) for symbol in symbols}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT, to_sessions
-from signals_core.errors import BundleError, MissingPrerequisite
+from signals_core.calendar import DATE_UNIT, sessions_between, to_sessions
+from signals_core.errors import BundleError, MissingPrerequisite, NoRows
 from signals_core.features.sectors import SECTORS, sector_of
 from signals_core.ml.journal import fold, read_journal
 from signals_core.ml.prediction_log import PredictionLog
@@ -29,7 +29,10 @@ __all__ = ["MLSignalStrategy", "SessionSignals", "SignalStore", "is_current", "s
 
 CODE = (
     *modules_behind("signals_core.strategy.rules"),
+    *modules_behind("signals_core.ml.calibration"),
     "signals_core.strategy.ml_strategy",
+    "signals_core.ml.pipeline",
+    "signals_core.features.sectors",
     "signals_core.execution.costs",
 )
 """What signals are decided by."""
@@ -127,14 +130,18 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
 def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionSignals:
     """Bring the signals of a scope at a session up to date; see `rules.decide` for what is one.
 
-    What is predicted anew goes to the prediction log first.
+    What is predicted anew goes to the prediction log first. What was said of a session before the last one has been
+    acted on: it stays, whatever model serves by now. (To have it said anew all the same, delete its file.)
 
     Raises:
-        MissingPrerequisite: no model of the scope is in service.
+        MissingPrerequisite: no model of the scope is in service, or `day` is no closed session.
         BundleError: no sound model is.
     """
+    workspace.require_session(day)
+    store = _store(workspace)
+    if _is_settled(workspace, scope, day):
+        return SessionSignals(scope, day, store.load(scope, day), computed=False)
     model, tickers, rows, inputs = _gather(workspace, scope, day)
-    store = SignalStore(workspace.data / "signals")
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
     frame = _decided(workspace, scope, model, day, rows.droplevel("date"), tickers)
@@ -145,8 +152,18 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
 
 
 def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
-    """Whether the stored signals of a scope and day were made from the present inputs."""
-    return SignalStore(workspace.data / "signals").inputs(scope, day) == _gather(workspace, scope, day)[3]
+    """Whether the stored signals of a scope and day stand: of a past session, or made from the present inputs."""
+    if _is_settled(workspace, scope, day):
+        return True
+    return _store(workspace).inputs(scope, day) == _gather(workspace, scope, day)[3]
+
+
+def _store(workspace: "Workspace") -> SignalStore:
+    return SignalStore(workspace.data / "signals")
+
+
+def _is_settled(workspace: "Workspace", scope: Scope, day: date) -> bool:
+    return day < workspace.last_session and _store(workspace).inputs(scope, day) is not None
 
 
 def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", list[str], pd.DataFrame, str]:
@@ -154,9 +171,7 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
     settings = workspace.settings
     model = workspace.registry.load_active(scope)
     tickers = served_tickers(workspace, scope)
-    features = workspace.panel(scope, day, day + timedelta(days=1)).features
-    keys = [(ticker, pd.Timestamp(day)) for ticker in tickers]
-    rows = features.loc[[key for key in keys if key in features.index]]
+    rows = _rows(workspace, scope, day, tickers)
     rule = (
         settings.ml.confidence_threshold,
         [getattr(settings, name).model_dump(mode="json") for name in ("strategy", "trading", "sizing")],
@@ -165,6 +180,17 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
         source_digest(*CODE),
     )
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
+
+
+def _rows(workspace: "Workspace", scope: Scope, day: date, tickers: Sequence[str]) -> pd.DataFrame:
+    """The features of those tickers that have a bar of the session, index (symbol, date)."""
+    try:
+        features = workspace.panel(scope, day, day + timedelta(days=1)).features
+    except NoRows:
+        index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["symbol", "date"])
+        return pd.DataFrame(index=index)
+    keys = [(ticker, pd.Timestamp(day)) for ticker in tickers]
+    return features.loc[[key for key in keys if key in features.index]]
 
 
 def _decided(
@@ -176,7 +202,7 @@ def _decided(
     frame[PROBABILITY_COLUMNS] = np.nan
     frame = frame.assign(**_NOTHING, reason="")
     known = frame["symbol"].isin(features.index).to_numpy()
-    if known.any() and not _was_trained_on(model, day):
+    if known.any() and not _knows_what_came_after(workspace, model, day):
         symbols = frame.loc[known, "symbol"].tolist()
         probabilities = model.predict_proba(features.loc[symbols])
         frame.loc[known, PROBABILITY_COLUMNS] = probabilities
@@ -227,8 +253,10 @@ def _why_absent(workspace: "Workspace", ticker: str, day: date) -> str:
     return "" if member else "not a member of the universe on this day"
 
 
-def _was_trained_on(model: "Model", day: date) -> bool:
-    return str(day) <= model.manifest.get("train_end", "")
+def _knows_what_came_after(workspace: "Workspace", model: "Model", day: date) -> bool:
+    """Whether a session after `day` had closed when the model was trained: its labels reach up to that moment."""
+    calendar, as_of = workspace.settings.exchange.calendar, date.fromisoformat(model.manifest["as_of"])
+    return len(sessions_between(calendar, day + timedelta(days=1), as_of)) > 0
 
 
 def _why_unfit(workspace: "Workspace", scope: Scope, model: "Model", day: date) -> str:
@@ -237,7 +265,7 @@ def _why_unfit(workspace: "Workspace", scope: Scope, model: "Model", day: date) 
     Age counts from the last training of the scope that was judged: a champion that no challenger has beaten
     since is not stale, one that nobody has challenged for weeks is.
     """
-    if _was_trained_on(model, day):
-        return f"the model was trained on this session (rows up to {model.manifest['train_end']})"
+    if _knows_what_came_after(workspace, model, day):
+        return f"the model was trained as of {model.manifest['as_of']} and knows what came after this session"
     age, limit = newest_age(workspace, scope, day), workspace.settings.ml.model_staleness_days
     return f"the model was last judged {age} days ago, the limit is {limit}" if age is not None and age > limit else ""

@@ -106,6 +106,9 @@ def test_what_computes_an_artifact_is_found_by_its_imports(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     found = modules_behind("closure_pkg.first", "closure_pkg.keeper")
     assert found == ("closure_pkg.first", "closure_pkg.second", "closure_pkg.third")
+    (package / "third.py").write_text("\nfrom . import unrelated\n")
+    with pytest.raises(ValueError, match=r"closure_pkg\.third line 2: write the import with the package's full name"):
+        modules_behind("closure_pkg.second")
 
 
 def test_models_and_signals_depend_on_what_computes_them_alone():
@@ -113,7 +116,9 @@ def test_models_and_signals_depend_on_what_computes_them_alone():
     from signals_core.strategy import ml_strategy
 
     names = {name.rpartition(".")[2] for name in training.CODE}
-    assert {"linear_scores", "calibration", "gate", "tuning", "sharpe"} <= names
+    assert {"linear_scores", "calibration", "gate", "judging", "tuning", "sharpe"} <= names
     assert not {"monitoring", "retraining", "registry", "wording", "drift"} & names
     assert "signals_core.ml.linear_scores" in windows.CODE
+    decided_by = ("ml.pipeline", "ml.calibrator_state", "ml.target", "features.sectors", "strategy.sizing")
+    assert {f"signals_core.{name}" for name in decided_by} <= set(ml_strategy.CODE)
     assert "signals_core.strategy.pictures" not in ml_strategy.CODE

@@ -157,7 +157,11 @@ def put_into_service(workspace, version_id: str, *, drifted: bool) -> None:
         far = np.random.default_rng(0).normal(1e4, 1, rows.shape)
         rows = pd.DataFrame(far, index=rows.index, columns=rows.columns)
     make_bundle(
-        workspace.models, version_id, reference=rows, calibrator=constant_calibrator([0.2, 0.2, 0.6]), columns=FEATURES
+        *(workspace.models, version_id),
+        reference=rows,
+        calibrator=constant_calibrator([0.2, 0.2, 0.6]),
+        columns=FEATURES,
+        as_of=date(2022, 5, 1),
     )
     workspace.registry.register(version_id, workspace.models / version_id, {})
     workspace.registry.promote(version_id)
@@ -276,8 +280,16 @@ def test_what_a_removed_model_promised_is_still_held_against_it(trained, open_wo
 
 
 def test_a_day_that_is_no_session_is_refused(enough_rows):
-    with pytest.raises(MissingPrerequisite, match="no features of 2022-06-20"):
+    with pytest.raises(MissingPrerequisite, match="2022-06-20 is no session of XNYS"):
         drift_report(enough_rows, "UNIVERSE", date(2022, 6, 20))
+
+
+def test_a_session_without_any_bar_is_a_broken_feed_and_no_retrain(enough_rows, open_workspace):
+    later = open_workspace(enough_rows.root, SA_CLOCK__AS_OF="2022-07-05T20:00:00-04:00")
+    put_into_service(later, "drifted", drifted=True)
+    report, _ = drift_report(later, "UNIVERSE", date(2022, 7, 5))
+    assert report.feed_faults == ["feed bars: no ticker has one of 2022-07-05, the last are of 2022-07-01"]
+    assert not report.retrain
 
 
 def test_without_a_model_there_is_nothing_to_drift_from(validated, open_workspace):

@@ -102,11 +102,15 @@ def test_a_champion_that_a_recent_challenger_did_not_beat_goes_on_giving_signals
     assert set(frame["model_version"]) == {"v1"}
 
 
-def test_a_session_the_model_was_trained_on_gets_no_prediction(workspace):
-    serve(workspace, "v1", (0.1, 0.2, 0.7), train_end=str(LAST_SESSION))
+@pytest.mark.parametrize(("as_of", "knows"), [(date(2022, 7, 5), False), (date(2022, 7, 6), True)])
+def test_a_model_that_knows_what_came_after_a_session_does_not_predict_it(validated, open_workspace, as_of, knows):
+    # The next session after Friday is Tuesday: what was trained before it closed has seen nothing later.
+    workspace = open_workspace(validated)
+    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=as_of)
     frame = session_signals(workspace, "UNIVERSE", LAST_SESSION).frame
-    assert frame["p_up"].isna().all()
-    assert set(frame["reason"]) == {"the model was trained on this session (rows up to 2022-07-01)"}
+    assert set(frame["p_up"].isna()) == {knows}
+    reason = "the model was trained as of 2022-07-06 and knows what came after this session"
+    assert set(frame["reason"]) == {reason if knows else ""}
 
 
 def test_a_ticker_with_its_own_model_is_served_by_that_one_and_the_others_by_the_pooled_one(workspace):
@@ -136,7 +140,8 @@ def test_a_pooled_model_whose_tickers_all_have_their_own_gives_no_rows(validated
 def test_each_symbol_gets_the_probabilities_of_its_own_row(trained, open_workspace):
     workspace = open_workspace(trained, SA_ML__SCOPES='["UNIVERSE"]')
     columns = ("cci_20", "aroonosc_25", "macd_pct")  # of both signs, as the rows the trees were made from
-    make_bundle(workspace.models, "v1", calibrator=ConfidenceCalibrator(np.ones(3), np.zeros(3), 500), columns=columns)
+    calibrator = ConfidenceCalibrator(np.ones(3), np.zeros(3), 500)
+    make_bundle(workspace.models, "v1", calibrator=calibrator, columns=columns, as_of=date(2022, 6, 1))
     workspace.registry.register("v1", workspace.models / "v1", {})
     workspace.registry.promote("v1")
     model = workspace.registry.load_active()
@@ -202,10 +207,42 @@ def test_without_a_model_there_are_no_signals(workspace):
         session_signals(workspace, "UNIVERSE", LAST_SESSION)
 
 
-def test_a_day_that_is_no_session_is_refused(workspace):
+@pytest.mark.parametrize(
+    ("day", "problem"),
+    [
+        (date(2022, 6, 20), "2022-06-20 is no session of XNYS"),
+        (date(2022, 7, 5), "the session of 2022-07-05 has not closed yet: the last is 2022-07-01"),
+    ],
+)
+def test_a_day_that_is_no_closed_session_is_refused(workspace, day, problem):
     serve(workspace, "v1", (0.1, 0.2, 0.7))
-    with pytest.raises(MissingPrerequisite):
-        session_signals(workspace, "UNIVERSE", date(2022, 6, 20))
+    with pytest.raises(MissingPrerequisite, match=problem):
+        session_signals(workspace, "UNIVERSE", day)
+
+
+def test_what_was_said_of_a_past_session_stays_whatever_serves_by_now(workspace):
+    day, trained = date(2022, 6, 29), date(2022, 6, 26)
+    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=trained)
+    said = session_signals(workspace, "UNIVERSE", day)
+    assert said.computed
+    serve(workspace, "v2", (0.7, 0.2, 0.1), as_of=trained)
+    again = session_signals(workspace, "UNIVERSE", day)
+    assert not again.computed
+    pd.testing.assert_frame_equal(again.frame, said.frame)
+    assert is_current(workspace, "UNIVERSE", day)
+    (workspace.data / "signals" / "scope=UNIVERSE" / f"date={day}.parquet").unlink()
+    assert session_signals(workspace, "UNIVERSE", day).frame["model_version"].unique() == ["v2"]
+
+
+def test_a_scope_without_a_bar_today_says_so_and_stops_nobody(validated, open_workspace):
+    workspace = open_workspace(validated, SA_CLOCK__AS_OF="2022-07-05T20:00:00-04:00")
+    assert workspace.last_session == date(2022, 7, 5)
+    serve(workspace, "v1", (0.1, 0.2, 0.7), scope="AAA")
+    signals = session_signals(workspace, "AAA", date(2022, 7, 5))
+    assert signals.frame["reason"].tolist() == ["no features of this session"]
+    assert signals.frame["p_up"].isna().all()
+    assert signals.signals() == []
+    assert is_current(workspace, "AAA", date(2022, 7, 5))
 
 
 def test_what_was_predicted_is_logged_and_a_promotion_later_does_not_rewrite_it(workspace):
@@ -275,9 +312,9 @@ def test_the_strategy_without_a_model_in_service_says_so_of_every_symbol(workspa
     assert "no model is in service" in strategy.refusals["AAA"]
 
 
-def test_a_backtest_of_the_model_in_service_does_not_trade_on_what_it_was_trained_on(workspace):
-    serve(workspace, "v1", (0.1, 0.2, 0.7), train_end="2022-06-24")
+def test_a_backtest_of_the_model_in_service_does_not_trade_on_sessions_before_its_training(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=date(2022, 6, 26))
     bars = {ticker: workspace.bars(ticker)[["open", "high", "low", "close", "volume"]] for ticker in ("AAA", "BBB")}
     run = StrategyEngine().run_backtest(MLSignalStrategy(workspace), bars, start=date(2022, 6, 20))
-    assert run.signals["date"].min() == pd.Timestamp("2022-06-27")
+    assert run.signals["date"].min() == pd.Timestamp("2022-06-24"), "its Friday, traded on Monday"
     assert set(run.signals["weight"].round(6)) == {0.1}
