@@ -2,8 +2,8 @@
 
 Run with `make bench`. Evidently is no dependency of the project, and its release 0.7.23 needs pandas below 3: where
 it cannot be imported the comparison is left out and says so. 55 features of 500 symbols, 504 training sessions,
-windows of 20 sessions. The reference is prepared once on both sides, as a day's report needs it; what preparing ours
-costs is printed too. Seconds of the processor: another process on the machine does not count.
+windows of 20 sessions. Our reference is prepared once a model and kept; what preparing it costs is printed too. Seconds
+of the processor: another process on the machine does not count.
 """
 
 import platform
@@ -99,7 +99,7 @@ def against_evidently(base: pd.DataFrame, reference: Reference, recent: pd.DataF
     )
     print(line(f"PSI of {FEATURES} features, evidently", WIDTH, *found.values()))
     from_nothing = [
-        worked(lambda: Reference(base).psi(reference.count(recent).bins.sum(axis=0))) for _ in range(REPEATS)
+        worked(lambda: Reference.of(base).psi(reference.count(recent).bins.sum(axis=0))) for _ in range(REPEATS)
     ]
     print(
         line("  the same with our reference prepared each time", WIDTH, Measured("", from_nothing), found["evidently"])
@@ -141,7 +141,7 @@ def main() -> int:
     dates = recent.index.get_level_values("date").unique()
     on = recent.index.get_level_values("date")
     earlier, recent = recent[on < dates[WINDOW]], recent[on >= dates[CONFIRM]]
-    reference = Reference(base)
+    reference = Reference.of(base)
     print(headings(WIDTH))
     ratios = {
         "loop": (against_loop(reference, recent), REQUIRED_LOOP),
@@ -149,7 +149,7 @@ def main() -> int:
         "batch": (batch_against_rows(), REQUIRED_BATCH),
     }
     monitor = ModelMonitor(features={})
-    prepared = Measured("", [worked(lambda: Reference(base)) for _ in range(REPEATS)])
+    prepared = Measured("", [worked(lambda: Reference.of(base)) for _ in range(REPEATS)])
     print(line("the reference, prepared once a model", WIDTH, prepared))
     whole = Measured("", [worked(lambda: monitor.compare(reference, recent, earlier)) for _ in range(REPEATS)])
     print(line("a day's comparison: two windows, own past, faults", WIDTH, whole))

@@ -4,9 +4,9 @@ PSI = sum over bins of (q - p) * ln(q / p), p the reference's shares of its own 
 smoothed by half a count a bin, so that an empty bin does not make it infinite.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -53,53 +53,82 @@ class SessionCounts:
         )
 
 
+@dataclass(frozen=True, eq=False)
 class Reference:
-    """The training rows that drift is measured against; prepared once, compared with as often as wanted.
+    """The training rows that drift is measured against; prepared once (`of`), compared with as often as wanted."""
 
-    Args:
-        frame: index (symbol, date), one float column a feature.
-        names: columns to use, in this order; default: all.
+    names: list[str]
+    """The f features."""
+    first: np.datetime64
+    """The first session."""
+    edges: np.ndarray
+    """The deciles (BINS - 1, f), in the dtype of the rows."""
+    valid: np.ndarray
+    """Values that are not missing (f,)."""
+    varied: np.ndarray
+    """Whether a feature has more than two values, and they differ by more than rounding (f,)."""
+    low: np.ndarray
+    """The least value (f,)."""
+    high: np.ndarray
+    """The largest value (f,)."""
+    counts: SessionCounts
+    levels: pd.DataFrame
+    """As `levels`, in the last sessions."""
 
-    Attributes:
-        edges: the deciles (BINS - 1, f), in the dtype of the frame.
-        shares: smoothed share of each bin (BINS, f), 0 in bins without width.
-        valid: values that are not missing (f,).
-        varied: whether a feature has more than two values, and they differ by more than rounding (f,).
-        low, high: the least and the largest value (f,).
-        counts: per session.
-    """
+    @classmethod
+    def of(cls, frame: pd.DataFrame, names: Sequence[str] | None = None) -> "Reference":
+        """Prepare training rows.
 
-    def __init__(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> None:
-        self.names = list(frame.columns if names is None else names)
-        values = frame[self.names].to_numpy()
-        by_column = np.sort(values.T, axis=1)  # missing values come last
-        self.valid = np.count_nonzero(~np.isnan(by_column), axis=1)
-        self.edges = _quantiles(by_column, self.valid)
+        Args:
+            frame: index (symbol, date), one float column a feature.
+            names: columns to use, in this order; default: all.
+        """
+        chosen = list(frame.columns if names is None else names)
+        by_column = np.sort(frame[chosen].to_numpy().T, axis=1)  # missing values come last
+        valid = np.count_nonzero(~np.isnan(by_column), axis=1)
+        edges = _quantiles(by_column, valid)
         different = (by_column[:, 1:] != by_column[:, :-1]) & ~np.isnan(by_column[:, 1:])
-        columns, last = np.arange(len(by_column)), np.maximum(self.valid - 1, 0)
-        self.low, self.high = by_column[columns, 0], by_column[columns, last]
-        width = np.abs(self.edges[-1] - self.edges[0])
-        rounding = width <= _ROUNDING * np.abs(self.edges).max(axis=0)
-        self.varied = (different.sum(axis=1) > 1) & ~((width > 0) & rounding)
-        self.used = np.ones((BINS, len(self.names)), dtype=bool)
-        self.used[1:-1] = self.edges[1:] != self.edges[:-1]
-        self.counts = self.count(frame)
+        width = np.abs(edges[-1] - edges[0])
+        rounding = width <= _ROUNDING * np.abs(edges).max(axis=0)
         dates = frame.index.get_level_values("date")
-        self.levels = levels(frame[self.names][dates >= dates.unique().sort_values()[-_LEVEL_SESSIONS:][0]])
-        """Of each symbol in the last sessions of the reference."""
-        self.shares = _smoothed(self.counts.bins.sum(axis=0), self.used)
-        self.block_psi = lru_cache(maxsize=8)(self._block_psi)
+        late = dates >= dates.unique().sort_values()[-_LEVEL_SESSIONS:][0]
+        return cls(
+            names=chosen,
+            first=dates.min().to_datetime64(),
+            edges=edges,
+            valid=valid,
+            varied=(different.sum(axis=1) > 1) & ~((width > 0) & rounding),
+            low=by_column[:, 0],
+            high=by_column[np.arange(len(by_column)), np.maximum(valid - 1, 0)],
+            counts=_counted(frame, chosen, edges),
+            levels=levels(frame.loc[late, chosen]),
+        )
+
+    @property
+    def rows(self) -> int:
+        """Of all symbols and sessions."""
+        return int(self.counts.rows.sum())
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Bins that have a width (BINS, f)."""
+        used = np.ones((BINS, len(self.names)), dtype=bool)
+        used[1:-1] = self.edges[1:] != self.edges[:-1]
+        return used
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """Smoothed share of each bin (BINS, f), 0 in bins without width."""
+        return _smoothed(self.counts.bins.sum(axis=0), self.used)
+
+    @cached_property
+    def block_psi(self) -> Callable[[int], np.ndarray]:
         """PSI (b, f) of each block of that many sessions of the reference against the whole of it."""
+        return lru_cache(maxsize=8)(lambda length: self.psi(self.counts.blocks(length).bins))
 
     def count(self, frame: pd.DataFrame) -> SessionCounts:
         """Counts per session of other rows, index (symbol, date), with these columns; sessions in order."""
-        values = frame[self.names].to_numpy()
-        symbols, _ = pd.factorize(frame.index.get_level_values("symbol"))
-        dates = frame.index.get_level_values("date").to_numpy()
-        by_symbol = np.lexsort((dates, symbols))
-        by_session = np.argsort(dates, kind="stable")
-        starts = np.flatnonzero(np.r_[len(dates) > 0, np.diff(dates[by_session]).astype("int64") != 0])
-        return self._counted(values, symbols, by_symbol, by_session, starts)
+        return _counted(frame, self.names, self.edges)
 
     def psi(self, bins: np.ndarray) -> np.ndarray:
         """PSI (..., f) of counts by bin (..., BINS, f)."""
@@ -112,15 +141,12 @@ class Reference:
         """PSI (g, f) of rows (n, f) split into groups 0..g-1, each with a row at least: of every symbol, say."""
         order = np.argsort(group, kind="stable")
         starts = np.searchsorted(group[order], np.arange(int(group.max()) + 1))
-        return self.psi(self._bins(values[order], starts))
+        return self.psi(_bins(values[order], self.edges, starts))
 
     def largest_block(self, length: int) -> np.ndarray:
         """The largest PSI (f,) of a block of `length` sessions of the reference against the whole; 0 without any."""
         psi = self.block_psi(length)
         return np.asarray(psi.max(axis=0)) if len(psi) else np.zeros(len(self.names))
-
-    def _block_psi(self, length: int) -> np.ndarray:
-        return self.psi(self.counts.blocks(length).bins)
 
     def psi_of(self, values: np.ndarray, column: int) -> float:
         """PSI of values (n,) of one column, at least one of them present."""
@@ -129,29 +155,30 @@ class Reference:
         whole[:, [column]] = bins[0]
         return float(self.psi(whole)[column])
 
-    def _counted(
-        self, values: np.ndarray, symbols: np.ndarray, by_symbol: np.ndarray, by_session: np.ndarray, starts: np.ndarray
-    ) -> SessionCounts:
-        count = len(self.names)
-        if not len(values):
-            none = np.zeros((0, count), dtype="int64")
-            return SessionCounts(none[:, 0], none, np.zeros((0, BINS, count), dtype="int64"), none, none)
-        ordered, owner = values[by_symbol], symbols[by_symbol]
-        chance, change = (np.zeros(values.shape, dtype=bool) for _ in range(2))
-        same_symbol = (owner[1:] == owner[:-1])[:, None]
-        known = ~np.isnan(ordered)
-        chance[by_symbol[1:]] = same_symbol & known[1:] & known[:-1]
-        change[by_symbol[1:]] = ordered[1:] != ordered[:-1]
-        return SessionCounts(
-            rows=np.diff(np.r_[starts, len(values)]),
-            missing=_sums(np.isnan(values)[by_session], starts),
-            bins=self._bins(values[by_session], starts),
-            chances=_sums(chance[by_session], starts),
-            changes=_sums((chance & change)[by_session], starts),
-        )
 
-    def _bins(self, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        return _bins(values, self.edges, starts)
+def _counted(frame: pd.DataFrame, names: list[str], edges: np.ndarray) -> SessionCounts:
+    values = frame[names].to_numpy()
+    if not len(values):
+        none = np.zeros((0, len(names)), dtype="int64")
+        return SessionCounts(none[:, 0], none, np.zeros((0, BINS, len(names)), dtype="int64"), none, none)
+    symbols, _ = pd.factorize(frame.index.get_level_values("symbol"))
+    dates = frame.index.get_level_values("date").to_numpy()
+    by_symbol = np.lexsort((dates, symbols))
+    by_session = np.argsort(dates, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(dates[by_session]).astype("int64") != 0])
+    ordered, owner = values[by_symbol], symbols[by_symbol]
+    chance, change = (np.zeros(values.shape, dtype=bool) for _ in range(2))
+    same_symbol = (owner[1:] == owner[:-1])[:, None]
+    known = ~np.isnan(ordered)
+    chance[by_symbol[1:]] = same_symbol & known[1:] & known[:-1]
+    change[by_symbol[1:]] = ordered[1:] != ordered[:-1]
+    return SessionCounts(
+        rows=np.diff(np.r_[starts, len(values)]),
+        missing=_sums(np.isnan(values)[by_session], starts),
+        bins=_bins(values[by_session], edges, starts),
+        chances=_sums(chance[by_session], starts),
+        changes=_sums((chance & change)[by_session], starts),
+    )
 
 
 def levels(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import pandas as pd
 from signals_core.calendar import DATE_UNIT, session_closes
 from signals_core.errors import BundleError
 from signals_core.files import write_bytes_atomic
-from signals_core.ml.bundle import read_frame, read_manifest
+from signals_core.ml.bundle import Model, read_frame, read_manifest
+from signals_core.ml.drift_references import prepared_reference
 from signals_core.ml.drift_store import DriftReport, DriftStore
 from signals_core.ml.feed_silence import silent_feeds
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
@@ -77,8 +78,7 @@ def prediction_log(workspace: "Workspace") -> PredictionLog:
 class _Evidence:
     """All that a report is made from."""
 
-    model_version: str
-    reference: pd.DataFrame
+    model: Model
     recent: pd.DataFrame
     earlier: pd.DataFrame
     predictions: pd.DataFrame
@@ -90,11 +90,10 @@ class _Evidence:
 def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
     settings = workspace.settings.monitoring
     model = workspace.registry.load_active(scope)
-    reference = read_frame(workspace.models / model.version_id, "reference")
     sessions = settings.window_sessions + settings.confirm_sessions
     start = day - timedelta(days=sessions * 2 + 10)  # calendar days that surely hold as many sessions
     panel = workspace.panel(scope, start, day + timedelta(days=1))
-    features = panel.features[list(reference.columns)]
+    features = panel.features[list(model.pipeline.features)]
     dates = features.index.unique("date").sort_values()
     on_date = features.index.get_level_values("date")
     recent = features[on_date.isin(dates[-settings.window_sessions :])]
@@ -108,14 +107,17 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> _Evidence:
         *(predictions.drop(columns="made_at"), outcomes),
         *({name: asdict(found) for name, found in yardsticks.items()}, settings, source_digest(*CODE)),
     )
-    return _Evidence(model.version_id, reference, recent, earlier, predictions, outcomes, yardsticks, inputs)
+    return _Evidence(model, recent, earlier, predictions, outcomes, yardsticks, inputs)
 
 
 def _judge(workspace: "Workspace", scope: Scope, day: date, evidence: _Evidence, store: DriftStore) -> DriftReport:
     settings = workspace.settings.monitoring
     monitor = ModelMonitor(settings, workspace.features.catalog)
-    compared = monitor.compare(evidence.reference, evidence.recent, evidence.earlier)
-    verdict = monitor.judge(compared, evidence.recent, _silent_feeds(workspace, evidence, day))
+    model, kept = evidence.model, workspace.data / "drift" / "references"
+    reference = prepared_reference(kept, workspace.models / model.version_id, model, monitor)
+    compared = monitor.compare(reference, evidence.recent, evidence.earlier)
+    silent = _silent_feeds(workspace, evidence.recent, day, pd.Timestamp(reference.first))
+    verdict = monitor.judge(compared, evidence.recent, silent)
     matured, realised = monitor.rolling_accuracy(evidence.predictions, evidence.outcomes["label"])
     poor = realised is not None and matured >= settings.accuracy_window and realised < settings.accuracy_threshold
     test = monitor.signal_test(evidence.predictions, evidence.outcomes, evidence.yardsticks)
@@ -129,12 +131,12 @@ def _judge(workspace: "Workspace", scope: Scope, day: date, evidence: _Evidence,
     return DriftReport(
         scope=scope,
         day=day.isoformat(),
-        model_version=evidence.model_version,
+        model_version=model.version_id,
         rows=len(evidence.recent),
-        reference_rows=len(evidence.reference),
+        reference_rows=reference.rows,
         features=compared,
         retrain=verdict.retrain,
-        episode=_episode(evidence.model_version, day, verdict.retrain, previous),
+        episode=_episode(model.version_id, day, verdict.retrain, previous),
         matured_predictions=matured,
         rolling_accuracy=realised,
         performance_alarm=poor,
@@ -154,14 +156,14 @@ def _episode(version_id: str, day: date, retrain: bool, previous: DriftReport | 
     return f"{version_id}:{day}"
 
 
-def _silent_feeds(workspace: "Workspace", evidence: _Evidence, day: date) -> list[str]:
-    session, last = pd.Timestamp(day), evidence.recent.index.get_level_values("date").max()
+def _silent_feeds(workspace: "Workspace", recent: pd.DataFrame, day: date, since: pd.Timestamp) -> list[str]:
+    session, last = pd.Timestamp(day), recent.index.get_level_values("date").max()
     if last < session:
         return [f"feed bars: no ticker has one of {day}, the last are of {last.date()}"]
     close = session_closes(workspace.settings.exchange.calendar, pd.DatetimeIndex([session]).as_unit(DATE_UNIT))[0]
-    symbols = evidence.recent.index.unique("symbol")
+    symbols = recent.index.unique("symbol")
     known = {str(symbol): workspace.inputs(str(symbol)).until(session, close) for symbol in symbols}
-    return silent_feeds(known, session, evidence.reference.index.get_level_values("date").min())
+    return silent_feeds(known, session, since)
 
 
 def _known_outcomes(workspace: "Workspace", scope: Scope, predictions: pd.DataFrame, day: date) -> pd.DataFrame:

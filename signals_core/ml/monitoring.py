@@ -1,6 +1,6 @@
 """ModelMonitor: has what the model sees, or how well it does, changed since it was trained?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +43,11 @@ class ModelMonitor:
 
     def reference(self, frame: pd.DataFrame) -> Reference:
         """Training rows, prepared for many comparisons; calendar columns are left out."""
-        names = [n for n in frame.columns if n not in self.features or not self.features[n].calendar]
-        return Reference(frame, names)
+        return Reference.of(frame, self.monitored(frame.columns))
+
+    def monitored(self, features: Iterable[str]) -> list[str]:
+        """Those of the features that are compared: all but calendar columns."""
+        return [n for n in features if n not in self.features or not self.features[n].calendar]
 
     def compare(
         self, reference: pd.DataFrame | Reference, recent: pd.DataFrame, earlier: pd.DataFrame | None = None

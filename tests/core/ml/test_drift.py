@@ -23,7 +23,7 @@ def frame(sessions: int, seed: int = 0, columns: int = 4, start: str = "2019-01-
 
 def single(values: np.ndarray) -> Reference:
     index = pd.MultiIndex.from_product([["AAA"], pd.bdate_range("2019-01-01", periods=len(values))])
-    return Reference(pd.DataFrame({"a": values}, index=index.set_names(["symbol", "date"])))
+    return Reference.of(pd.DataFrame({"a": values}, index=index.set_names(["symbol", "date"])))
 
 
 def plain_psi(reference: np.ndarray, sample: np.ndarray) -> float:
@@ -62,7 +62,7 @@ def test_psi_does_not_depend_on_a_monotone_change_of_units():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_psi_of_all_columns_equals_the_definition_one_at_a_time(dtype):
     base, sample = frame(250).astype(dtype), frame(30, seed=1, start="2022-01-03").astype(dtype)
-    found = Reference(base)
+    found = Reference.of(base)
     psi = found.psi(found.count(sample).bins.sum(axis=0))
     assert psi == pytest.approx([plain_psi(base[c].to_numpy(), sample[c].to_numpy()) for c in base], rel=1e-6)
 
@@ -71,7 +71,7 @@ def test_psi_by_group_equals_the_definition_symbol_by_symbol():
     base, sample = frame(250), frame(60, seed=1, start="2022-01-03")
     group = pd.factorize(sample.index.get_level_values("symbol"))[0]
     shuffled = np.random.default_rng(0).permutation(len(sample))
-    found = Reference(base).psi_by_group(sample.to_numpy()[shuffled], group[shuffled])
+    found = Reference.of(base).psi_by_group(sample.to_numpy()[shuffled], group[shuffled])
     expected = [[plain_psi(base[c].to_numpy(), sample[c].to_numpy()[group == g]) for c in base] for g in range(4)]
     assert found == pytest.approx(np.array(expected))
 
@@ -79,7 +79,7 @@ def test_psi_by_group_equals_the_definition_symbol_by_symbol():
 def test_counts_of_a_session_are_those_of_its_rows_alone():
     base, sample = frame(250), frame(12, seed=1, start="2022-01-03")
     sample = sample.sample(frac=0.8, random_state=0)  # late listings and missing rows, in any order
-    reference = Reference(base)
+    reference = Reference.of(base)
     counts = reference.count(sample)
     for number, (_, rows) in enumerate(sample.groupby(level="date")):
         alone = reference.count(rows)
@@ -92,14 +92,14 @@ def test_changes_compare_a_row_with_the_same_symbol_s_row_before():
     dates = pd.bdate_range("2022-01-03", periods=4)
     index = pd.MultiIndex.from_product([["AAA", "BBB"], dates], names=["symbol", "date"])
     rows = pd.DataFrame({"a": [1.0, 1.0, 2.0, np.nan, 7.0, 8.0, 8.0, 8.0]}, index=index)
-    counts = Reference(rows).count(rows)
+    counts = Reference.of(rows).count(rows)
     assert counts.chances[:, 0].tolist() == [0, 2, 2, 1]
     assert counts.changes[:, 0].tolist() == [0, 1, 1, 0]
 
 
 def test_blocks_end_with_the_last_session_and_add_up():
     base = frame(47)
-    counts = Reference(base).counts
+    counts = Reference.of(base).counts
     blocks = counts.blocks(20)
     assert len(blocks) == 2
     assert (blocks.rows == [80, 80]).all()
@@ -115,12 +115,12 @@ def test_the_largest_block_is_the_largest_of_the_definition():
         [plain_psi(base[c].to_numpy(), base[c][dates.isin(unique[i : i + 20])].to_numpy()) for c in base]
         for i in (0, 20, 40)
     ]
-    assert Reference(base).largest_block(20) == pytest.approx(np.max(blocks, axis=0))
-    assert (Reference(frame(19)).largest_block(20) == 0).all(), "no whole block"
+    assert Reference.of(base).largest_block(20) == pytest.approx(np.max(blocks, axis=0))
+    assert (Reference.of(frame(19)).largest_block(20) == 0).all(), "no whole block"
 
 
 def test_a_column_without_values_has_no_psi_to_speak_of():
     base = frame(60).assign(b=np.nan)
-    found = Reference(base)
+    found = Reference.of(base)
     assert found.valid.tolist()[1] == 0
     assert np.isfinite(found.psi(found.counts.bins.sum(axis=0))).all()

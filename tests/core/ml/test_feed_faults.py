@@ -35,7 +35,7 @@ def made(sessions: int, seed: int, start: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return Reference(made(500, 0, "2020-01-01"))
+    return Reference.of(made(500, 0, "2020-01-01"))
 
 
 def faults(reference: Reference, recent: pd.DataFrame) -> dict[str, str]:
@@ -106,7 +106,7 @@ def test_holes_count_against_what_the_reference_lacked_too(reference):
     assert faults(reference, recent) == {"slow": "missing"}
     base = made(500, 0, "2020-01-01")
     base.loc[np.random.default_rng(1).random(len(base)) < 0.4, "slow"] = np.nan
-    assert faults(Reference(base), recent) == {}
+    assert faults(Reference.of(base), recent) == {}
 
 
 def test_a_fault_is_no_drift_and_asks_for_no_retrain(reference):

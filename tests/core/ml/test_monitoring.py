@@ -71,7 +71,7 @@ def test_own_history_is_the_largest_psi_of_blocks_of_twenty_sessions(reference):
     drift = by_name(ModelMonitor().compare(reference, reference.tail(200)))["a"]
     dates = reference.index.get_level_values("date")
     unique = dates.unique()
-    bins = Reference(reference[["a"]])
+    bins = Reference.of(reference[["a"]])
     blocks = [bins.psi_of(reference["a"][dates.isin(unique[i : i + 20])].to_numpy(), 0) for i in range(0, 600, 20)]
     assert len(blocks) == 30
     assert drift.own_history == pytest.approx(max(blocks))
