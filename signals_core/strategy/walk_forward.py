@@ -11,10 +11,12 @@ import pandas as pd
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml.bundle import read_frame
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
+from signals_core.ml.target import CLASSES
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.settings import Scope
 from signals_core.strategy import rules
 from signals_core.strategy.base import signals_frame
+from signals_core.strategy.covariance import adjusted_closes, covariance_of
 from signals_core.strategy.engine import StrategyRun
 from signals_core.strategy.history import MarketHistory
 from signals_core.strategy.panel import PricePanel
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from signals_core.ml.registry import Version
     from signals_core.workspace import Workspace
 
-_FEWEST_ROWS = 250
-"""Of known labels, from which class moments are estimated."""
+_FEWEST_ROWS, _FEWEST_OF_A_CLASS = 250, 2
+"""Of known labels, from which class moments are estimated: a deviation needs two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +152,21 @@ def follow_windows(workspace: "Workspace", scope: Scope, version: "Version | Non
 def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) -> pd.DataFrame:
     """Out-of-fold rows, index (symbol, date), as rows of `SessionSignals.frame`.
 
-    Uses the columns window, label, label_end, forward_return and the calibrated probabilities.
+    Uses the columns window, label, label_end, forward_return and the calibrated probabilities; for a volatility target
+    also the stored closes up to each day.
+
+    Raises:
+        MissingPrerequisite: no window has enough earlier labels.
     """
     dates = rows.index.get_level_values("date")
-    sectors = {symbol: workspace.classification.get(symbol) for symbol in rows.index.unique("symbol")}
+    everyone = rows.index.unique("symbol").tolist()
+    sectors = {symbol: workspace.classification.get(symbol) for symbol in everyone}
+    closes = None if workspace.settings.sizing.target_volatility is None else adjusted_closes(workspace, everyone)
     found = []
     for window, of_window in rows.groupby("window", sort=True):
         start = pd.Timestamp(str(window))
         known = rows[(rows["label_end"] < start) & (dates < start)]
-        if len(known) < _FEWEST_ROWS or known["label"].nunique() < len(PROBABILITY_COLUMNS):
+        if not _enough(known):
             continue
         moments = ClassMoments.estimate(known["label"].to_numpy(), known["forward_return"].to_numpy())
         usable = of_window.dropna(subset=CALIBRATED_COLUMNS)
@@ -166,12 +174,19 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
             symbols = of_day.index.get_level_values("symbol").tolist()
             probabilities = of_day[CALIBRATED_COLUMNS].to_numpy()
             names = [_sector_at(sectors[symbol], day) for symbol in symbols]
-            decided = rules.decide(symbols, probabilities, moments, workspace.settings, names).reset_index()
+            covariance = None if closes is None else covariance_of(closes, symbols, day)
+            decided = rules.decide(symbols, probabilities, moments, workspace.settings, names, covariance).reset_index()
             decided[PROBABILITY_COLUMNS] = probabilities
             found.append(decided.assign(date=day, model_version=f"{version_id}, window {window}"))
     if not found:
         raise MissingPrerequisite("no window has enough earlier labels to size positions with: add history")
     return pd.concat(found, ignore_index=True)
+
+
+def _enough(known: pd.DataFrame) -> bool:
+    """Whether class moments can be estimated from these rows."""
+    by_class = known["label"][known["forward_return"].notna()].value_counts().reindex(range(len(CLASSES)), fill_value=0)
+    return len(known) >= _FEWEST_ROWS and bool((by_class >= _FEWEST_OF_A_CLASS).all())
 
 
 def _sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:

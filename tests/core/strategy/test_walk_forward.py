@@ -9,6 +9,7 @@ import pytest
 
 from signals_core import steps
 from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.settings_loading import load_settings
 from signals_core.strategy.base import BaseStrategy
 from signals_core.strategy.engine import StrategyEngine
 from signals_core.strategy.portfolio import Rules
@@ -17,6 +18,7 @@ from signals_core.strategy.walk_forward import decide_windows, follow, market_hi
 from signals_core.workspace import Workspace
 from tests.core.strategy.markets import sessions
 from tests.core.strategy.test_targets import rows
+from tests.project.bars import make_bars
 
 HORIZON = 5
 DAYS = sessions(60, date(2022, 4, 1))
@@ -151,17 +153,24 @@ def test_stored_rows_that_cannot_be_followed_are_refused(ingested: Workspace) ->
     assert follow(ingested, pd.concat([one, silent]), 1).run.backtest.panel.symbols == ("AAA",)
 
 
-def test_windows_are_sized_with_labels_known_before_they_begin(ingested: Workspace) -> None:
+def out_of_fold(*windows: str, days: int = 260) -> pd.DataFrame:
+    """Rows of AAA and BBB from the first window's start on, labels at random; each belongs to the latest window."""
     random = np.random.default_rng(0)
-    dates = pd.bdate_range("2021-01-04", periods=260).astype("datetime64[us]")
+    dates = pd.bdate_range(windows[0], periods=days).astype("datetime64[us]")
     index = pd.MultiIndex.from_product([["AAA", "BBB"], dates], names=["symbol", "date"])
+    own = index.get_level_values("date")
     frame = pd.DataFrame(index=index).assign(
         label=random.integers(0, 3, len(index)),
-        label_end=index.get_level_values("date") + pd.offsets.BusinessDay(5),
-        window=np.where(index.get_level_values("date") < pd.Timestamp("2021-08-02"), "2021-01-04", "2021-08-02"),
+        label_end=own + pd.offsets.BusinessDay(HORIZON),
+        window=np.array(windows)[pd.DatetimeIndex(windows).searchsorted(own, side="right") - 1],
         calibrated_down=0.3, calibrated_flat=0.3, calibrated_up=0.4,
     )  # fmt: skip
     frame["forward_return"] = (frame["label"] - 1) * 0.03 + random.normal(0, 0.01, len(frame))
+    return frame
+
+
+def test_windows_are_sized_with_labels_known_before_they_begin(ingested: Workspace) -> None:
+    frame = out_of_fold("2021-01-04", "2021-08-02")
     decided = decide_windows(ingested, frame, "v1")
     assert decided["date"].min() == pd.Timestamp("2021-08-02")
     # What was not known at the window's start changes nothing: neither its own labels, nor those that end in it.
@@ -172,6 +181,43 @@ def test_windows_are_sized_with_labels_known_before_they_begin(ingested: Workspa
     pd.testing.assert_frame_equal(decide_windows(ingested, other, "v1"), decided)
     known = frame.assign(forward_return=frame["forward_return"].where(unknown, frame["forward_return"] * 2))
     assert not decide_windows(ingested, known, "v1")["expected_return"].equals(decided["expected_return"])
+
+
+@pytest.mark.parametrize("returns_known", [True, False])
+def test_a_window_before_which_a_class_has_one_known_row_waits(ingested: Workspace, returns_known: bool) -> None:
+    frame = out_of_fold("2021-01-04", "2021-08-02", "2021-10-01")
+    early = (frame["window"] == "2021-01-04") & (frame["label"] == 2)
+    others = early & (early.cumsum() > 1)
+    frame = (
+        frame.assign(label=frame["label"].where(~others, 1))
+        if returns_known
+        else frame.assign(forward_return=frame["forward_return"].where(~others))
+    )
+    assert decide_windows(ingested, frame, "v1")["date"].min() == pd.Timestamp("2021-10-01")
+    with pytest.raises(MissingPrerequisite, match="no window has enough earlier labels"):
+        decide_windows(ingested, frame[frame["window"] < "2021-10-01"], "v1")
+
+
+def volatile(project: Path, **environment: str) -> Workspace:
+    """The project with a volatility target of 2 % a year."""
+    how = {"SA_SIZING__TARGET_VOLATILITY": "0.02", "SA_STRATEGY__RULE": "expected_return", **environment}
+    return Workspace(load_settings(project, environ=how))
+
+
+def test_windows_obey_a_volatility_target_and_know_no_later_bar(project: Path, ingested: Workspace) -> None:
+    frame = out_of_fold("2021-01-04", "2021-08-02")
+    with volatile(project) as workspace:
+        decided = decide_windows(workspace, frame, "v1")
+    closes = pd.DataFrame({symbol: make_bars(symbol).set_index("date")["close"] for symbol in ("AAA", "BBB")})
+    sessions_seen = decided[decided["date"].isin(closes.index)].pivot(index="date", columns="symbol", values="weight")
+    for day, weights in sessions_seen.iterrows():
+        last = closes.loc[:day].to_numpy()[-61:]
+        change = last[1:] / last[:-1] - 1
+        assert np.sqrt(252) * (change @ weights.to_numpy()).std(ddof=1) == pytest.approx(0.02)
+    assert decided["binding"].str.contains("target_volatility").all()
+    with volatile(project, SA_CLOCK__AS_OF="2021-10-01T20:00:00-04:00") as earlier:
+        before = decide_windows(earlier, frame[frame.index.get_level_values("date") <= "2021-10-01"], "v1")
+    pd.testing.assert_frame_equal(before, decided[decided["date"] <= "2021-10-01"])
 
 
 def test_too_few_labels_to_size_with_are_a_refusal(ingested: Workspace) -> None:
