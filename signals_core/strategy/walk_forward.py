@@ -173,7 +173,7 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
         for day, of_day in usable.groupby(level="date"):
             symbols = of_day.index.get_level_values("symbol").tolist()
             probabilities = of_day[CALIBRATED_COLUMNS].to_numpy()
-            names = [_sector_at(sectors[symbol], day) for symbol in symbols]
+            names = [sector_at(sectors[symbol], day) for symbol in symbols]
             covariance = None if closes is None else covariance_of(closes, symbols, day)
             decided = rules.decide(symbols, probabilities, moments, workspace.settings, names, covariance).reset_index()
             decided[PROBABILITY_COLUMNS] = probabilities
@@ -189,7 +189,12 @@ def _enough(known: pd.DataFrame) -> bool:
     return len(known) >= _FEWEST_ROWS and bool((by_class >= _FEWEST_OF_A_CLASS).all())
 
 
-def _sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
+def sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
+    """The sector of a symbol on a day; None if it is not known.
+
+    Args:
+        known: as in `Workspace.classification`: index date, column sector; None or empty: nothing is known.
+    """
     if known is None or known.empty:
         return None
     position = int(np.searchsorted(known.index.to_numpy(), day.to_datetime64(), side="right")) - 1
