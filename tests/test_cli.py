@@ -128,6 +128,10 @@ def test_from_windows_to_signals(built: Path):
     assert {(row["symbol"], row["scope"]) for row in predicted} == {("AAA", "AAA"), ("BBB", "UNIVERSE")}
     for row in predicted:
         assert row["p_down"] + row["p_flat"] + row["p_up"] == pytest.approx(1)
+    (served,) = [v["version_id"] for v in listed if v["scope"] == "UNIVERSE"]
+    (followed,) = json.loads(run(built, "backtest", "--scope", "UNIVERSE", "--json").stdout)
+    assert followed["page"] == str(built / "data" / "reports" / "backtest" / "UNIVERSE" / f"{served}.html")
+    assert served in Path(followed["page"]).read_text()
     drift = run(built, "drift", "--json")
     assert [report["scope"] for report in json.loads(drift.stdout)] == ["UNIVERSE", "AAA"]
     shown = run(built, "monitor", "show", "--json")

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signals_core.cli.invocation import Json, Reason, open_workspace
+from signals_core.cli.invocation import Json, Reason, open_workspace, scopes_of
 from signals_core.terminal import out, print_json, print_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from signals_core.execution.desk import TradingDesk
     from signals_core.execution.orders import OrderRecord
     from signals_core.execution.plans import Plan
@@ -26,7 +28,10 @@ Targets = Annotated[
     Path | None,
     typer.Option(help="CSV or Parquet with symbol and weight or shares; default: what the stored signals ask for."),
 ]
-Scope = Annotated[str, typer.Option(help="Whose stored targets; part of the orders' names.")]
+Scope = Annotated[
+    str | None,
+    typer.Option(help="Whose stored targets or signals alone, and part of the orders' names; default: of all scopes."),
+]
 Strategy = Annotated[str, typer.Option(help="Part of the orders' names.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Order again what was rejected, cancelled or has expired.")]
 
@@ -42,7 +47,7 @@ def _desk() -> "Iterator[tuple[Workspace, TradingDesk]]":
 @app.command()
 def plan(
     targets: Targets = None,
-    scope: Scope = "UNIVERSE",
+    scope: Scope = None,
     strategy: Strategy = "ml_signal",
     retry: Retry = False,
     as_json: Json = False,
@@ -67,7 +72,7 @@ def submit(
     plan_id: Annotated[str | None, typer.Option("--plan", help="Send this plan, as it was shown.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Plan anew and send it unseen, for schedules.")] = False,
     targets: Targets = None,
-    scope: Scope = "UNIVERSE",
+    scope: Scope = None,
     strategy: Strategy = "ml_signal",
     retry: Retry = False,
     as_json: Json = False,
@@ -76,6 +81,10 @@ def submit(
     if (plan_id is None) != yes:
         raise typer.BadParameter(
             "give either --plan ID (from `signals orders plan`), or --yes to plan and send at once"
+        )
+    if plan_id is not None and (targets, scope, retry) != (None, None, False):
+        raise typer.BadParameter(
+            "--plan sends a plan as it was shown: give --targets, --scope and --retry when planning"
         )
     with _desk() as (workspace, desk):
         if plan_id is None:
@@ -190,15 +199,28 @@ def positions(as_json: Json = False) -> None:
 
 
 def _plan(
-    workspace: "Workspace", desk: "TradingDesk", targets: Path | None, scope: str, strategy: str, retry: bool
+    workspace: "Workspace", desk: "TradingDesk", targets: Path | None, scope: str | None, strategy: str, retry: bool
 ) -> "tuple[Plan, Reconciliation]":
     from signals_core.execution.targets import read_targets, targets_path
+    from signals_core.settings import UNIVERSE
+
+    name = scope or UNIVERSE
+    path = targets or targets_path(workspace.data, name, workspace.last_session)
+    wanted = read_targets(path) if targets or path.exists() else _targets_of_signals(workspace, scope)
+    return desk.plan(wanted, strategy, name, retry)
+
+
+def _targets_of_signals(workspace: "Workspace", scope: str | None) -> "pd.DataFrame":
+    """What the stored signals of all scopes ask for, or of it what those of one do."""
+    from signals_core.errors import SettingsError
     from signals_core.strategy.targets import targets_of_session
 
-    path = targets or targets_path(workspace.data, scope, workspace.last_session)
-    if targets is None and not path.exists():
-        return desk.plan(targets_of_session(workspace, workspace.last_session), strategy, scope, retry)
-    return desk.plan(read_targets(path), strategy, scope, retry)
+    known = scopes_of(workspace, scope)
+    if scope is not None and workspace.settings.execution.close_missing and known != workspace.settings.ml.scopes:
+        raise SettingsError(
+            f"--scope {scope}: execution.close_missing would close what the other scopes hold: leave --scope out"
+        )
+    return targets_of_session(workspace, workspace.last_session, scope)
 
 
 def _plan_record(made: "Plan") -> dict[str, Any]:

@@ -17,8 +17,8 @@ def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
     from signals_core.strategy.backtest_report import report_of_version
 
     with open_workspace() as workspace, progress():
-        active = {name: workspace.registry.get_active(name) for name in serving_scopes(workspace, scope)}
-        reports = [report_of_version(workspace, name, version) for name, version in active.items()]
+        active = [workspace.registry.get_active(name) for name in serving_scopes(workspace, scope)]
+        reports = [report_of_version(workspace, version) for version in active if version is not None]
     if as_json:
         print_json([{**report.to_dict(), "page": str(path)} for report, path in reports])
         return

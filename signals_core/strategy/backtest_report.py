@@ -1,6 +1,7 @@
 """What an account that followed predictions did: figures, their uncertainty first, and a page with pictures."""
 
 from dataclasses import dataclass
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ import pandas as pd
 from signals_core import page
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.files import write_bytes_atomic
+from signals_core.ml.bundle import is_sound, read_manifest
 from signals_core.ml.metrics import InformationCoefficient
+from signals_core.ml.training import as_of_sunday
 from signals_core.ml.wording import signed
 from signals_core.settings import Scope
 from signals_core.strategy import pictures
@@ -197,27 +200,40 @@ class BacktestReport:
         write_bytes_atomic(path, self.html().encode())
 
 
-def report_of_version(
-    workspace: "Workspace", scope: Scope, version: "Version | None" = None
-) -> tuple[BacktestReport, Path]:
-    """The account that followed a version's out-of-fold predictions, and the page written about it.
+def version_of_week(workspace: "Workspace", scope: Scope, sunday: date) -> "Version":
+    """The newest version of a scope as of a Sunday: trained as of a moment of its week, or of an earlier one.
 
-    Args:
-        version: None: the newest of the scope, in service or not.
+    In service or not, and whenever it was registered. A version whose bundle was retired or is damaged has no
+    predictions to follow, and is left out.
 
     Raises:
-        MissingPrerequisite: the scope has none, or too little history to size positions with.
+        MissingPrerequisite: there is none.
     """
-    versions = workspace.registry.list_versions(scope)
-    if version is None and not versions:
-        raise MissingPrerequisite(f"{scope}: no model was trained yet: `signals train`")
-    version = version or versions[-1]
+    found = []
+    for version in workspace.registry.list_versions(scope):
+        folder = workspace.models / version.model_path
+        if not version.retired and is_sound(folder):
+            as_of = datetime.fromisoformat(read_manifest(folder)["as_of"])
+            found.append((as_of, version.sequence, version))
+    known = [item for item in found if as_of_sunday(item[0]) <= sunday]
+    if not known:
+        raise MissingPrerequisite(f"{scope}: no model was trained as of {sunday} or an earlier Sunday: `signals train`")
+    return max(known, key=lambda item: item[:2])[2]
+
+
+def report_of_version(workspace: "Workspace", version: "Version") -> tuple[BacktestReport, Path]:
+    """The account that followed a version's out-of-fold predictions, and the page written about it.
+
+    Raises:
+        MissingPrerequisite: too little history to size positions with.
+    """
     about = (
         f"Predictions of the validation windows of {version.version_id}: each by a model that never saw its date, "
         "calibrated with earlier windows. When which model was promoted is not in it; `signals replay` knows that."
     )
+    scope = version.scope
     report = report_of(workspace, f"Backtest, {scope}", about, follow_windows(workspace, scope, version))
-    path = workspace.data / "reports" / "backtest" / f"{scope}.html"
+    path = workspace.data / "reports" / "backtest" / scope / f"{version.version_id}.html"
     report.write(path)
     return report, path
 

@@ -1,23 +1,26 @@
 """Accounts that follow predictions made out of sample: of the validation windows, or of the days themselves."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml.bundle import read_frame
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
+from signals_core.ml.target import CLASSES
 from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.settings import Scope
 from signals_core.strategy import rules
-from signals_core.strategy.base import OHLCV, BaseStrategy, Signal
-from signals_core.strategy.engine import StrategyEngine, StrategyRun
+from signals_core.strategy.base import signals_frame
+from signals_core.strategy.covariance import adjusted_closes, covariance_of
+from signals_core.strategy.engine import StrategyRun
 from signals_core.strategy.history import MarketHistory
-from signals_core.strategy.portfolio import Rules
+from signals_core.strategy.panel import PricePanel
+from signals_core.strategy.portfolio import Rules, simulate
 from signals_core.strategy.signal_store import STRATEGY_NAME, signals_of
 from signals_core.strategy.sizing import ClassMoments
 
@@ -25,23 +28,8 @@ if TYPE_CHECKING:
     from signals_core.ml.registry import Version
     from signals_core.workspace import Workspace
 
-_FEWEST_ROWS = 250
-"""Of known labels, from which class moments are estimated."""
-
-
-class StoredSignals(BaseStrategy):
-    """Says again what was predicted at each session; nothing is predicted anew."""
-
-    def __init__(self, frame: pd.DataFrame, min_hold_days: int) -> None:
-        """`frame`: rows as of `SessionSignals.frame`, each symbol at most once a session."""
-        super().__init__(STRATEGY_NAME, min_hold_days, lookback_days=1)
-        self._by_day: dict[date, list[Signal]] = {}
-        for signal in signals_of(frame):
-            self._by_day.setdefault(signal.timestamp.date(), []).append(signal)
-
-    def generate_signals(self, data: dict[str, list[OHLCV]]) -> list[Signal]:
-        """The stored signals of the latest session."""
-        return self._by_day.get(max(bars[-1].timestamp for bars in data.values()).date(), [])
+_FEWEST_ROWS, _FEWEST_OF_A_CLASS = 250, 2
+"""Of known labels, from which class moments are estimated: a deviation needs two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +45,69 @@ class FollowedSignals:
 def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> FollowedSignals:
     """Trade stored signals at the next opens, on bars as traded, with the costs and caps of the settings.
 
+    What is held without a row is said in `asked_weights`.
+
     Args:
-        frame: rows as of `SessionSignals.frame`.
+        frame: rows as of `SessionSignals.frame`, each symbol at most once a session.
         trials: that were made to find what predicted; they deflate the Sharpe ratio.
 
     Raises:
-        MissingPrerequisite: there are no rows.
+        MissingPrerequisite: there are no rows, or no bars of their symbols.
+        DataError: see `asked_weights`.
     """
     if frame.empty:
         raise MissingPrerequisite("no session has predictions to follow: run `signals predict`, or train first")
     settings = workspace.settings
     first, last = frame["date"].min().date(), frame["date"].max().date()
-    history = market_history(workspace, sorted(frame["symbol"].unique()), first, last + timedelta(days=1))
-    engine = StrategyEngine(Rules.from_settings(settings.trading, settings.sizing))
-    strategy = StoredSignals(frame, settings.strategy.min_hold_days)
-    return FollowedSignals(engine.run_backtest(strategy, history), frame, trials)
+    panel = market_history(workspace, sorted(frame["symbol"].unique()), first, last + timedelta(days=1)).panel
+    weights = asked_weights(frame, panel, settings.ml.prediction_horizon)
+    rules = replace(
+        Rules.from_settings(settings.trading, settings.sizing), min_hold_sessions=settings.strategy.min_hold_days
+    )
+    said = frame[frame["date"].isin(panel.dates)].sort_values("date", kind="stable")
+    in_force = pd.Series(STRATEGY_NAME, panel.dates, name="strategy")
+    run = StrategyRun(STRATEGY_NAME, simulate(panel, weights, rules), signals_frame(signals_of(said)), in_force)
+    return FollowedSignals(run, frame, trials)
+
+
+def asked_weights(frame: pd.DataFrame, panel: PricePanel, lapse_sessions: int) -> pd.DataFrame:
+    """What stored rows ask for at each close, for `simulate`.
+
+    A session without a row of a symbol says nothing about it: a job that failed is no reason to sell, and out-of-fold
+    rows end `lapse_sessions` before a symbol does, since a row needs a label; selling then would know the future. What
+    was asked for lapses at the close that makes it more than `lapse_sessions` sessions without a row.
+
+    Args:
+        frame: rows as of `SessionSignals.frame`; those at dates that the panel does not have are left out.
+        panel: T sessions of N symbols.
+        lapse_sessions: how long a row is followed after its session.
+
+    Returns:
+        (T, N) signed shares of equity: a row's weight if it is a signal, 0 if it is none or where rows have lapsed, NaN
+        (the shares stay) where there is no row.
+
+    Raises:
+        DataError: two rows of a symbol at one session, a signal of a symbol without bars, or one without a weight.
+    """
+    signal = (frame["direction"] != "").to_numpy()
+    rows = panel.dates.get_indexer(pd.DatetimeIndex(frame["date"]))
+    columns = pd.Index(panel.symbols).get_indexer(pd.Index(frame["symbol"]))
+    _refuse(frame, frame.duplicated(["symbol", "date"]).to_numpy(), "two rows of {}")
+    _refuse(frame, signal & (columns < 0), "a signal of {}, which has no bars")
+    _refuse(frame, signal & ~np.isfinite(frame["weight"].to_numpy(dtype="float64")), "a signal of {} without a weight")
+    table = np.full(panel.close.shape, np.nan)
+    known = (rows >= 0) & (columns >= 0)
+    table[rows[known], columns[known]] = np.where(signal, frame["weight"], 0.0)[known]
+    number = np.arange(len(table))[:, None]
+    last = np.maximum.accumulate(np.where(np.isnan(table), -1, number), axis=0)
+    table[(last >= 0) & (number - last == lapse_sessions + 1)] = 0.0
+    return panel.frame(table)
+
+
+def _refuse(frame: pd.DataFrame, wrong: np.ndarray, problem: str) -> None:
+    if wrong.any():
+        row = frame.iloc[int(wrong.argmax())]
+        raise DataError(f"stored signals: {problem.format(row['symbol'])} at {row['date'].date()}")
 
 
 def market_history(workspace: "Workspace", symbols: Iterable[str], start: date, end: date) -> MarketHistory:
@@ -116,23 +152,30 @@ def follow_windows(workspace: "Workspace", scope: Scope, version: "Version | Non
 def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) -> pd.DataFrame:
     """Out-of-fold rows, index (symbol, date), as rows of `SessionSignals.frame`.
 
-    Uses the columns window, label, label_end, forward_return and the calibrated probabilities.
+    Uses the columns window, label, label_end, forward_return and the calibrated probabilities; for a volatility target
+    also the stored closes up to each day.
+
+    Raises:
+        MissingPrerequisite: no window has enough earlier labels.
     """
     dates = rows.index.get_level_values("date")
-    sectors = {symbol: workspace.classification.get(symbol) for symbol in rows.index.unique("symbol")}
+    everyone = rows.index.unique("symbol").tolist()
+    sectors = {symbol: workspace.classification.get(symbol) for symbol in everyone}
+    closes = None if workspace.settings.sizing.target_volatility is None else adjusted_closes(workspace, everyone)
     found = []
     for window, of_window in rows.groupby("window", sort=True):
         start = pd.Timestamp(str(window))
         known = rows[(rows["label_end"] < start) & (dates < start)]
-        if len(known) < _FEWEST_ROWS or known["label"].nunique() < len(PROBABILITY_COLUMNS):
+        if not _enough(known):
             continue
         moments = ClassMoments.estimate(known["label"].to_numpy(), known["forward_return"].to_numpy())
         usable = of_window.dropna(subset=CALIBRATED_COLUMNS)
         for day, of_day in usable.groupby(level="date"):
             symbols = of_day.index.get_level_values("symbol").tolist()
             probabilities = of_day[CALIBRATED_COLUMNS].to_numpy()
-            names = [_sector_at(sectors[symbol], day) for symbol in symbols]
-            decided = rules.decide(symbols, probabilities, moments, workspace.settings, names).reset_index()
+            names = [sector_at(sectors[symbol], day) for symbol in symbols]
+            covariance = None if closes is None else covariance_of(closes, symbols, day)
+            decided = rules.decide(symbols, probabilities, moments, workspace.settings, names, covariance).reset_index()
             decided[PROBABILITY_COLUMNS] = probabilities
             found.append(decided.assign(date=day, model_version=f"{version_id}, window {window}"))
     if not found:
@@ -140,7 +183,18 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
     return pd.concat(found, ignore_index=True)
 
 
-def _sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
+def _enough(known: pd.DataFrame) -> bool:
+    """Whether class moments can be estimated from these rows."""
+    by_class = known["label"][known["forward_return"].notna()].value_counts().reindex(range(len(CLASSES)), fill_value=0)
+    return len(known) >= _FEWEST_ROWS and bool((by_class >= _FEWEST_OF_A_CLASS).all())
+
+
+def sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
+    """The sector of a symbol on a day; None if it is not known.
+
+    Args:
+        known: as in `Workspace.classification`: index date, column sector; None or empty: nothing is known.
+    """
     if known is None or known.empty:
         return None
     position = int(np.searchsorted(known.index.to_numpy(), day.to_datetime64(), side="right")) - 1

@@ -2,14 +2,24 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
+import pandas as pd
 import pytest
 
 from signals_core.errors import MissingPrerequisite
+from signals_core.ml.bundle import read_manifest
 from signals_core.settings_loading import load_settings
+from signals_core.strategy.backtest_report import version_of_week
+from signals_core.strategy.covariance import adjusted_closes, covariance_of
+from signals_core.strategy.ml_strategy import session_signals
+from signals_core.strategy.targets import targets_of_session
+from signals_core.strategy.walk_forward import follow_windows
 from signals_core.workspace import Workspace
+from signals_dagster.assets.backtest import strategy_backtest
 from signals_dagster.assets.drift import drift_report_asset
 from signals_dagster.assets.features import CATEGORY_ASSETS, feature_matrix, technical_features
 from signals_dagster.assets.market_data import bars, reference_bars
@@ -167,6 +177,74 @@ def test_signals_without_a_model_in_service_say_what_to_do(project: Path):
     materialize([*BARS, *FEATURES], project, "2020-01-01|AAA", "2022-01-01|BBB")
     with pytest.raises(MissingPrerequisite, match="UNIVERSE: no model is in service: train one"):
         materialize([signals], project, f"{LAST_SESSION}|UNIVERSE")
+
+
+@pytest.fixture
+def three_versions(finished: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of the project with versions of UNIVERSE by the date they are as of; the oldest was registered last."""
+    home = tmp_path / "project"
+    shutil.copytree(finished, home, ignore=shutil.ignore_patterns("redis"))
+    for as_of, sunday in (("2022-06-29", "2022-06-26"), ("2022-06-19", "2022-06-19")):
+        config = {"ops": {"calibrated_model": {"config": {"as_of": as_of}}}}
+        materialize([calibrated_model], home, f"{sunday}|UNIVERSE", config=config)
+    with Workspace(load_settings(home)) as workspace:
+        versions = workspace.registry.list_versions("UNIVERSE")
+        by_date = {read_manifest(workspace.models / v.model_path)["as_of"]: v.version_id for v in versions}
+    assert list(by_date) == [SUNDAY, "2022-06-29", "2022-06-19"]
+    return home, by_date
+
+
+def test_a_sunday_s_backtest_is_of_the_newest_version_as_of_it(three_versions: tuple[Path, dict[str, str]]):
+    home, versions = three_versions
+    result = materialize([strategy_backtest], home, "2022-06-12|UNIVERSE", f"{SUNDAY}|UNIVERSE")
+    described = {key.partition("|")[0]: found for key, found in metadata(result, "strategy_backtest").items()}
+    assert described["2022-06-12"] == {
+        "refused": "UNIVERSE: no model was trained as of 2022-06-12 or an earlier Sunday: `signals train`"
+    }
+    # A retrain on Wednesday belongs to the week of the Sunday before it.
+    expected = {"2022-06-19": "2022-06-19", "2022-06-26": "2022-06-29", SUNDAY: SUNDAY}
+    pages = home / "data" / "reports" / "backtest"
+    for sunday, as_of in expected.items():
+        version = versions[as_of]
+        assert described[sunday]["version"] == version
+        assert described[sunday]["page"] == str(pages / "UNIVERSE" / f"{version}.html")
+        assert version in Path(described[sunday]["page"]).read_text()
+    assert sorted(path.stem for path in pages.rglob("*") if path.is_file()) == sorted(versions.values())
+
+
+def test_a_damaged_version_gives_way_to_the_one_before(three_versions: tuple[Path, dict[str, str]]):
+    home, versions = three_versions
+    (home / "models" / versions[SUNDAY] / "manifest.json").unlink()
+    with Workspace(load_settings(home)) as workspace:
+        assert version_of_week(workspace, "UNIVERSE", date(2022, 7, 3)).version_id == versions["2022-06-29"]
+
+
+def test_a_volatility_target_is_kept_by_windows_signals_and_targets(finished: Path, tmp_path: Path):
+    home, target = tmp_path / "project", 0.01
+    shutil.copytree(finished, home, ignore=shutil.ignore_patterns("redis"))
+    environment = {"SA_SIZING__TARGET_VOLATILITY": str(target), "SA_STRATEGY__RULE": "expected_return"}
+    with Workspace(load_settings(home, environ=environment)) as workspace:
+        closes = adjusted_closes(workspace, ["AAA", "BBB"])
+
+        def volatility(weights: pd.Series, day: pd.Timestamp) -> float:
+            own = weights.reindex(["AAA", "BBB"]).fillna(0.0).to_numpy()
+            return float(np.sqrt(252 * own @ covariance_of(closes, ["AAA", "BBB"], day) @ own))
+
+        for version in workspace.registry.list_versions():
+            workspace.registry.promote(version.version_id, "for this test")
+        followed = follow_windows(workspace, "UNIVERSE")
+        rows = followed.frame.set_index("symbol")
+        assert max(volatility(own["weight"], day) for day, own in rows.groupby("date")) == pytest.approx(target)
+        assert rows["binding"].str.contains("target_volatility").sum() > 50
+        assert followed.run.backtest.exposure["gross"].max() > 0
+
+        day = pd.Timestamp(workspace.last_session)
+        for scope in ("UNIVERSE", "AAA"):
+            weights = session_signals(workspace, scope, day.date()).frame.set_index("symbol")["weight"]
+            assert 0 < volatility(weights, day) <= target * (1 + 1e-9)
+        targets = targets_of_session(workspace, day.date()).set_index("symbol")
+        assert volatility(targets["weight"], day) == pytest.approx(target, rel=1e-3)
+        assert targets["reason"].str.contains("target_volatility of all scopes together").any()
 
 
 def test_checks_pass_on_what_the_assets_made(finished: Path, opened: Workspace):

@@ -20,6 +20,7 @@ from signals_core.settings_loading import load_settings
 from signals_core.steps import ingest
 from signals_core.workspace import Workspace
 from tests.core.execution.alpaca_server import KEY_ID, SECRET, serving
+from tests.core.strategy.test_targets import save
 from tests.project.bars import make_bars
 
 EVENING, NEXT_EVENING = "2022-06-28T20:00:00-04:00", "2022-06-29T20:00:00-04:00"
@@ -209,6 +210,44 @@ def test_stored_targets_are_the_default_and_yes_sends_at_once_and_only_once(home
     assert {item["state"] for item in cancelled} == {"cancelled"}
     assert json.loads(run(home, "orders", "submit", "--yes", "--json").stdout)["results"] == []
     assert len(json.loads(run(home, "orders", "submit", "--yes", "--retry", "--json").stdout)["results"]) == 2
+
+
+def test_a_scope_s_plan_has_its_signals_alone_under_its_name(home: Path) -> None:
+    assert run(home, "orders", "plan", "--scope", "AAA").returncode == 4, "no signals are stored"
+    with at(home, EVENING) as workspace:
+        save(workspace, {date(2022, 6, 28): {"BBB": -0.1}})
+        save(workspace, {date(2022, 6, 28): {"AAA": 0.1}}, "AAA")
+
+    def planned(*arguments: str, **environment: str) -> tuple[str, dict[str, str]]:
+        plan = json.loads(run(home, "orders", "plan", "--json", *arguments, **environment).stdout)
+        return plan["scope"], {row["symbol"]: row["client_order_id"] for row in plan["rows"]}
+
+    name, orders = planned()
+    assert (name, list(orders)) == ("UNIVERSE", ["AAA", "BBB"])
+    assert planned("--scope", "UNIVERSE") == ("UNIVERSE", {"BBB": orders["BBB"]})
+    own, alone = planned("--scope", "AAA")
+    assert (own, list(alone)) == ("AAA", ["AAA"])
+    assert alone["AAA"] != orders["AAA"]
+
+    unknown = run(home, "orders", "plan", "--scope", "BBB")
+    assert (unknown.returncode, "--scope BBB: not one of ml.scopes" in unknown.stderr) == (2, True)
+    closing = {"SA_EXECUTION__CLOSE_MISSING": "true"}
+    assert planned(**closing) == (name, orders)
+    refused = run(home, "orders", "submit", "--yes", "--scope", "AAA", **closing)
+    assert (refused.returncode, "would close what the other scopes hold" in refused.stderr) == (2, True)
+    assert planned("--scope", "UNIVERSE", **closing, SA_ML__SCOPES='["UNIVERSE"]')[0] == "UNIVERSE"
+
+    sent = json.loads(run(home, "orders", "submit", "--yes", "--scope", "AAA", "--json").stdout)["results"]
+    assert [order["client_order_id"] for order in sent] == [alone["AAA"]]
+    assert planned()[1] == {"AAA": "", "BBB": orders["BBB"]}, "what waits under another name is not ordered again"
+
+
+@pytest.mark.parametrize("beside", [("--scope", "AAA"), ("--targets", "targets.csv"), ("--retry",)])
+def test_a_plan_is_sent_as_it_was_shown(home: Path, beside: tuple[str, ...]) -> None:
+    plan_id = json.loads(run(home, "orders", "plan", "--targets", "targets.csv", "--json").stdout)["plan_id"]
+    done = run(home, "orders", "submit", "--plan", plan_id, *beside)
+    assert (done.returncode, "as it was shown" in done.stderr) == (2, True)
+    assert json.loads(run(home, "orders", "list", "--json").stdout) == []
 
 
 def test_at_alpaca_no_file_and_no_output_holds_a_key(home: Path) -> None:

@@ -1,6 +1,7 @@
 """What the stored signals ask for is what the backtest would order."""
 
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,12 @@ import pytest
 
 from signals_core import steps
 from signals_core.errors import MissingPrerequisite
+from signals_core.settings_loading import load_settings
 from signals_core.strategy.signal_store import SessionSignals, SignalStore
 from signals_core.strategy.targets import targets_of_session
 from signals_core.strategy.walk_forward import follow
 from signals_core.workspace import Workspace
+from tests.project.bars import make_bars
 
 DAYS = [date(2022, 6, 28), date(2022, 6, 29), date(2022, 6, 30), date(2022, 7, 1)]
 
@@ -32,10 +35,23 @@ def rows(day: date, weights: dict[str, float]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def save(workspace: Workspace, by_day: dict[date, dict[str, float]]) -> None:
-    store = SignalStore(workspace.data / "signals")
+def save(workspace: Workspace, by_day: dict[date, dict[str, float]], scope: str = "UNIVERSE") -> None:
     for day, weights in by_day.items():
-        store.save(SessionSignals("UNIVERSE", day, rows(day, weights), computed=True), "inputs")
+        save_rows(workspace, scope, day, rows(day, weights))
+
+
+def save_rows(workspace: Workspace, scope: str, day: date, frame: pd.DataFrame) -> None:
+    SignalStore(workspace.data / "signals").save(SessionSignals(scope, day, frame, computed=True), "inputs")
+
+
+def refused(frame: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """The rows as they are where nothing was predicted."""
+    numbers = dict.fromkeys(("p_down", "p_flat", "p_up", "strength", "expected_return"), np.nan)
+    return frame.assign(**numbers, weight=0.0, direction="", reason=reason)
+
+
+def opened(project: Path, **environment: str) -> Workspace:
+    return Workspace(load_settings(project, environ=environment))
 
 
 def test_targets_are_the_last_signals_and_positions_in_their_minimum_hold(ingested: Workspace) -> None:
@@ -63,6 +79,115 @@ def test_targets_are_what_the_backtest_orders(ingested: Workspace) -> None:
     targets = targets_of_session(ingested, DAYS[-1]).set_index("symbol")["weight"]
     shares = targets * backtest.equity_values[-1] / backtest.panel.mark[-1]
     np.testing.assert_allclose(shares.loc[list(backtest.panel.symbols)], backtest.ordered[-1], atol=1e-9)
+
+
+def test_without_a_row_of_the_session_what_was_asked_for_stays(ingested: Workspace) -> None:
+    save(ingested, dict(zip(DAYS, [{"AAA": 0.1, "BBB": 0.05}] * 3 + [{"AAA": 0.1}], strict=True)))
+    targets = targets_of_session(ingested, DAYS[-1]).set_index("symbol")
+    assert targets.loc["BBB", "weight"] == pytest.approx(0.05, rel=0.1)
+    assert targets.loc["BBB", "reason"] == "no prediction of this session: what the last one asked for stays"
+
+
+CAPS = {
+    "max_gross": {"SA_SIZING__MAX_GROSS": "0.15"},
+    "max_sector_weight": {"SA_SIZING__MAX_SECTOR_WEIGHT": "0.15"},
+    "target_volatility": {"SA_SIZING__TARGET_VOLATILITY": "0.01"},
+}
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_the_caps_hold_for_the_scopes_together(ingested: Workspace, project: Path, cap: str) -> None:
+    save(ingested, {DAYS[-1]: {"BBB": -0.1}})
+    save(ingested, {DAYS[-1]: {"AAA": 0.1}}, "AAA")
+    assert targets_of_session(ingested, DAYS[-1])["reason"].tolist() == ["LONG", "SHORT"]
+    with opened(project, **CAPS[cap]) as workspace:
+        targets = targets_of_session(workspace, DAYS[-1]).set_index("symbol")
+    weights = targets["weight"]
+    if cap == "target_volatility":
+        closes = [make_bars(symbol)["close"].to_numpy()[-61:] for symbol in ("AAA", "BBB")]
+        change = np.column_stack([own[1:] / own[:-1] - 1 for own in closes]) @ weights.to_numpy()
+        assert np.sqrt(252) * change.std(ddof=1) == pytest.approx(0.01)
+    else:
+        assert weights.abs().sum() == pytest.approx(0.15)
+    assert weights["AAA"] == pytest.approx(-weights["BBB"])
+    assert targets["reason"].tolist() == [
+        f"{way}; made smaller by {cap} of all scopes together" for way in ("LONG", "SHORT")
+    ]
+
+
+def test_the_cap_on_a_sector_knows_the_sectors(ingested: Workspace, project: Path) -> None:
+    save(ingested, {DAYS[-1]: {"BBB": -0.1}})
+    save(ingested, {DAYS[-1]: {"AAA": 0.1}}, "AAA")
+    always = pd.DatetimeIndex(["1900-01-01"]).as_unit("us")
+    with opened(project, **CAPS["max_sector_weight"]) as workspace:
+        workspace.classification |= {
+            "AAA": pd.DataFrame({"sector": ["energy"]}, always), "BBB": pd.DataFrame({"sector": ["utilities"]}, always),
+        }  # fmt: skip
+        assert targets_of_session(workspace, DAYS[-1])["weight"].abs().tolist() == pytest.approx([0.1, 0.1])
+
+
+ORDERS = ['["UNIVERSE", "AAA"]', '["AAA", "UNIVERSE"]']
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_ticker_s_own_scope_wins_whatever_the_order_of_the_settings(
+    ingested: Workspace, project: Path, order: str
+) -> None:
+    save(ingested, {DAYS[-1]: {"AAA": -0.1, "BBB": 0.05}})
+    save(ingested, {DAYS[-1]: {"AAA": 0.07}}, "AAA")
+    with opened(project, SA_ML__SCOPES=order) as workspace:
+        targets = targets_of_session(workspace, DAYS[-1]).set_index("symbol")
+    assert targets["weight"].to_dict() == pytest.approx({"AAA": 0.07, "BBB": 0.05})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("silent", ["AAA", "UNIVERSE"])
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_refused_row_hides_no_prediction_of_the_other_scope(
+    ingested: Workspace, project: Path, order: str, silent: str, stale: bool
+) -> None:
+    for scope, weight in (("UNIVERSE", -0.1), ("AAA", 0.07)):
+        frame = rows(DAYS[-1], {"AAA": weight})
+        if scope == silent:  # a stale model has predicted, and must not speak
+            said = frame[["p_down", "p_flat", "p_up"]]
+            frame = refused(frame, "the model was last judged 60 days ago")
+            frame = frame.assign(**said) if stale else frame
+        save_rows(ingested, scope, DAYS[-1], frame)
+    with opened(project, SA_ML__SCOPES=order) as workspace:
+        (target,) = targets_of_session(workspace, DAYS[-1]).to_dict("records")
+    expected = {"AAA": (-0.1, "SHORT"), "UNIVERSE": (0.07, "LONG")}[silent]
+    assert (target["weight"], target["reason"]) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_where_both_scopes_are_refused_the_ticker_s_own_says_why(ingested: Workspace) -> None:
+    for scope in ("UNIVERSE", "AAA"):
+        save_rows(ingested, scope, DAYS[-1], refused(rows(DAYS[-1], {"AAA": 0.1}), f"{scope} refuses"))
+    assert targets_of_session(ingested, DAYS[-1]).to_dict("records") == [
+        {"symbol": "AAA", "weight": 0.0, "reason": "AAA refuses"}
+    ]
+
+
+def test_targets_of_a_scope_are_its_share_of_those_of_all(ingested: Workspace, project: Path) -> None:
+    for day in DAYS:
+        save(ingested, {day: {"AAA": 0.02, "BBB": -0.1}})
+    save(ingested, {DAYS[-1]: {"AAA": 0.1}}, "AAA")
+    with opened(project, **CAPS["max_gross"]) as workspace:
+        whole = targets_of_session(workspace, DAYS[-1])
+        parts = {scope: targets_of_session(workspace, DAYS[-1], scope) for scope in ("AAA", "UNIVERSE")}
+    assert {scope: part["symbol"].tolist() for scope, part in parts.items()} == {"AAA": ["AAA"], "UNIVERSE": ["BBB"]}
+    pd.testing.assert_frame_equal(pd.concat(parts.values(), ignore_index=True), whole)
+    assert whole["reason"].str.contains("max_gross").all()
+
+
+def test_a_scope_is_not_stopped_by_another_s_missing_session(ingested: Workspace) -> None:
+    save(ingested, {DAYS[2]: {"AAA": 0.1}}, "AAA")
+    with pytest.raises(MissingPrerequisite, match="UNIVERSE: no signals of 2022-07-01"):
+        targets_of_session(ingested, DAYS[-1], "UNIVERSE")
+    save(ingested, {DAYS[-1]: {"BBB": 0.05}})
+    assert targets_of_session(ingested, DAYS[-1], "UNIVERSE")["symbol"].tolist() == ["BBB"]
+    for scope in ("AAA", None):
+        with pytest.raises(MissingPrerequisite, match="AAA: the last signals are of 2022-06-30"):
+            targets_of_session(ingested, DAYS[-1], scope)
 
 
 def test_signals_of_an_earlier_session_are_no_targets(ingested: Workspace) -> None:
