@@ -16,7 +16,7 @@ from signals_core.errors import MissingPrerequisite, NoRows
 from signals_core.feature_store import FeatureStore
 from signals_core.features.custom import load_features
 from signals_core.features.inputs import FeatureInputs
-from signals_core.features.sectors import read_sectors
+from signals_core.features.sectors import read_sectors, sector_at
 from signals_core.frame_store import FrameStore
 from signals_core.input_provider import InputProvider
 from signals_core.market_data.store import MarketStore
@@ -212,6 +212,10 @@ class Workspace:
         """The sector of each symbol over time, from `universe.sectors`; empty without it."""
         path = self.settings.universe.sectors
         return {} if path is None else read_sectors(self.root / path)
+
+    def sectors_at(self, symbols: Sequence[str], day: date | pd.Timestamp) -> list[str | None]:
+        """The sector of each symbol on a day, where it is known."""
+        return [sector_at(self.classification.get(symbol), day) for symbol in symbols]
 
     def inputs(self, symbol: str) -> FeatureInputs:
         """All that is known of `symbol` at the last session.

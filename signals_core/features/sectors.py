@@ -1,13 +1,14 @@
 """Sectors: which sector a symbol belonged to when, and what was typical of a sector on a day."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT
+from signals_core.calendar import DATE_UNIT, to_sessions
 from signals_core.errors import SettingsError
 from signals_core.settings import Sector
 
@@ -66,6 +67,14 @@ def sector_of(classification: pd.DataFrame, dates: pd.DatetimeIndex) -> np.ndarr
     numbers = np.array([SECTORS.index(name) for name in classification["sector"]])
     at = classification.index.searchsorted(dates, side="right") - 1
     return np.where(at >= 0, numbers[np.maximum(at, 0)], -1)
+
+
+def sector_at(classification: pd.DataFrame | None, day: date | pd.Timestamp) -> str | None:
+    """A symbol's sector on a day; None before its first, or if nothing is known of the symbol."""
+    if classification is None or classification.empty:
+        return None
+    number = int(sector_of(classification, to_sessions([day]))[0])
+    return SECTORS[number] if number >= 0 else None
 
 
 def sector_medians(

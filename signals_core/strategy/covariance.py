@@ -27,8 +27,13 @@ def covariance_of(closes: pd.DataFrame, symbols: Sequence[str], day: date | pd.T
         day: the session at whose close it is known.
 
     Returns:
-        (n, n) of simple daily returns, each pair over the sessions that both have; 0 where there are fewer than two.
+        (n, n) of simple daily returns, each pair over the sessions that both have; 0 where there are fewer than two. A
+        symbol with fewer than two returns is taken to vary as much as the one that varies most: the unknown is not safe.
     """
     known = closes.loc[: pd.Timestamp(day), list(symbols)].dropna(how="all").tail(COVARIANCE_SESSIONS + 1)
     returns = known.pct_change(fill_method=None).tail(COVARIANCE_SESSIONS)
-    return np.atleast_2d(np.nan_to_num(returns.cov().to_numpy()))
+    covariance = np.atleast_2d(returns.cov().to_numpy()).copy()
+    unknown = np.isnan(np.diag(covariance))
+    if unknown.any() and not unknown.all():
+        covariance[unknown, unknown] = np.nanmax(np.diag(covariance))
+    return np.nan_to_num(covariance)

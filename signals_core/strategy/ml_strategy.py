@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT, sessions_between, to_sessions
+from signals_core.calendar import DATE_UNIT, sessions_between
 from signals_core.errors import BundleError, MissingPrerequisite, NoRows
-from signals_core.features.sectors import SECTORS, sector_of
 from signals_core.ml.journal import fold, read_journal
 from signals_core.ml.prediction_log import PredictionLog
 from signals_core.ml.training import newest_age
@@ -19,6 +18,7 @@ from signals_core.provenance import digest, modules_behind, source_digest
 from signals_core.settings import UNIVERSE, Scope
 from signals_core.strategy import rules
 from signals_core.strategy.base import OHLCV, BaseStrategy, Signal, to_frame
+from signals_core.strategy.covariance import adjusted_closes, covariance_of
 from signals_core.strategy.signal_store import STRATEGY_NAME, SessionSignals, SignalStore, signals_of
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["MLSignalStrategy", "SessionSignals", "SignalStore", "is_current", "served_tickers", "session_signals"]
 
 CODE = (
-    *modules_behind("signals_core.strategy.rules"),
+    *modules_behind("signals_core.strategy.ml_strategy", "signals_core.strategy.signal_store"),
     *modules_behind("signals_core.ml.calibration"),
-    "signals_core.strategy.ml_strategy",
     "signals_core.ml.pipeline",
     "signals_core.features.sectors",
     "signals_core.execution.costs",
 )
 """What signals are decided by."""
-_COVARIANCE_SESSIONS = 60
 _NOTHING = {"direction": "", "strength": np.nan, "expected_return": np.nan, "weight": 0.0, "binding": ""}
 """Of a symbol without a signal."""
 
@@ -176,7 +174,7 @@ def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", l
         settings.ml.confidence_threshold,
         [getattr(settings, name).model_dump(mode="json") for name in ("strategy", "trading", "sizing")],
         _why_unfit(workspace, scope, model, day),
-        _sectors(workspace, tickers, day),
+        workspace.sectors_at(tickers, day),
         source_digest(*CODE),
     )
     return model, tickers, rows, digest(rows, tickers, model.version_id, model.manifest["digest"], rule)
@@ -211,7 +209,7 @@ def _decided(
             probabilities,
             rules.moments_of(model.manifest),
             workspace.settings,
-            _sectors(workspace, symbols, day),
+            workspace.sectors_at(symbols, day),
             _covariance(workspace, symbols, day),
         )
         frame.loc[known, list(rules.COLUMNS)] = decided[list(rules.COLUMNS)].to_numpy()
@@ -229,23 +227,11 @@ def _decided(
     return frame.astype(numbers).assign(model_version=model.version_id)
 
 
-def _sectors(workspace: "Workspace", symbols: Sequence[str], day: date) -> list[str | None]:
-    """The sector of each symbol on a day, where it is known."""
-    found: list[str | None] = []
-    for symbol in symbols:
-        known = workspace.classification.get(symbol)
-        number = -1 if known is None else int(sector_of(known, to_sessions([day]))[0])
-        found.append(SECTORS[number] if number >= 0 else None)
-    return found
-
-
 def _covariance(workspace: "Workspace", symbols: Sequence[str], day: date) -> np.ndarray | None:
-    """Of daily returns in the last sessions up to a day; needed for a volatility target only."""
+    """Needed for a volatility target only."""
     if workspace.settings.sizing.target_volatility is None:
         return None
-    closes = {symbol: workspace.bars(symbol)["close"].loc[: pd.Timestamp(day)] for symbol in symbols}
-    returns = pd.DataFrame(closes).pct_change(fill_method=None).tail(_COVARIANCE_SESSIONS)
-    return np.atleast_2d(np.nan_to_num(returns.cov().to_numpy()))
+    return covariance_of(adjusted_closes(workspace, symbols), symbols, day)
 
 
 def _why_absent(workspace: "Workspace", ticker: str, day: date) -> str:

@@ -41,6 +41,11 @@ class SessionSignals:
         return signals_of(self.frame)
 
 
+def answered(frame: pd.DataFrame) -> pd.Series:
+    """Which rows as of `SessionSignals.frame` say something: LONG, SHORT or neither; the others were refused."""
+    return frame["p_up"].notna() & frame["strength"].notna()
+
+
 def signals_of(frame: pd.DataFrame) -> list[Signal]:
     """The signals among rows as of `SessionSignals.frame`; weights are in their metadata."""
     rows = frame[frame["direction"] != ""]

@@ -9,12 +9,15 @@ import pandas as pd
 from signals_core.errors import MissingPrerequisite
 from signals_core.settings import UNIVERSE, Scope
 from signals_core.strategy.covariance import adjusted_closes, covariance_of
-from signals_core.strategy.signal_store import SignalStore
+from signals_core.strategy.signal_store import SignalStore, answered
 from signals_core.strategy.sizing import SizingRules, size_positions
-from signals_core.strategy.walk_forward import FollowedSignals, asked_weights, follow, sector_at
+from signals_core.strategy.walk_forward import FollowedSignals, asked_weights, follow
 
 if TYPE_CHECKING:
     from signals_core.workspace import Workspace
+
+
+_STAYS = "what the last one asked for stays"
 
 
 def targets_of_session(workspace: "Workspace", day: date, scope: Scope | None = None) -> pd.DataFrame:
@@ -68,8 +71,7 @@ def _one_row_a_symbol(frame: pd.DataFrame) -> pd.DataFrame:
     On the days of a change, a ticker that got a model of its own has rows of two scopes: its own counts, unless it is
     refused and UNIVERSE's is not.
     """
-    answered = frame["p_up"].notna() & frame["strength"].notna()
-    ranked = frame.assign(answered=answered, own=frame["scope"] != UNIVERSE)
+    ranked = frame.assign(answered=answered(frame), own=frame["scope"] != UNIVERSE)
     ranked = ranked.sort_values(["date", "answered", "own"], kind="stable")
     return ranked.drop_duplicates(["symbol", "date"], keep="last")[list(frame.columns)].reset_index(drop=True)
 
@@ -79,14 +81,14 @@ def _capped_together(workspace: "Workspace", frame: pd.DataFrame) -> pd.DataFram
 
     The column together has the caps that bind because of it.
     """
-    sizing, classification = workspace.settings.sizing, workspace.classification
+    sizing = workspace.settings.sizing
     rules = replace(SizingRules.from_settings(sizing), kelly_fraction=1.0)
     held = frame[frame["weight"] != 0]
     closes = None if sizing.target_volatility is None else adjusted_closes(workspace, held["symbol"].unique().tolist())
     weights, together = frame["weight"].copy(), pd.Series("", frame.index, dtype=object)
     for day, rows in held.groupby("date"):
         symbols = rows["symbol"].tolist()
-        sectors = [sector_at(classification.get(symbol), day) for symbol in symbols]
+        sectors = workspace.sectors_at(symbols, day)
         covariance = None if closes is None else covariance_of(closes, symbols, day)
         sized = size_positions(symbols, rows["weight"].to_numpy(), rules, sectors, covariance).frame
         weights[rows.index], together[rows.index] = sized["weight"].to_numpy(), sized["binding"].to_numpy()
@@ -100,9 +102,11 @@ def _reasons(followed: FollowedSignals, day: date, lapse_sessions: int) -> pd.Se
     said = latest["direction"].where(latest["direction"] != "", latest["reason"])
     said += latest["together"].map(lambda caps: f"; made smaller by {caps} of all scopes together" if caps else "")
     standing = asked_weights(frame, panel, lapse_sessions).ffill().iloc[-1].fillna(0.0) != 0
+    refused = ~answered(latest)
+    said[refused & standing.reindex(latest.index)] += f"; {_STAYS}"
     silent = standing.map(
         {
-            True: "no prediction of this session: what the last one asked for stays",
+            True: f"no prediction of this session: {_STAYS}",
             False: "no prediction of this session; held at least strategy.min_hold_days",
         }
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from signals_core.calendar import sessions_between
 from signals_core.errors import DataError, MissingPrerequisite
 from signals_core.ml.bundle import read_frame
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS
@@ -21,7 +22,7 @@ from signals_core.strategy.engine import StrategyRun
 from signals_core.strategy.history import MarketHistory
 from signals_core.strategy.panel import PricePanel
 from signals_core.strategy.portfolio import Rules, simulate
-from signals_core.strategy.signal_store import STRATEGY_NAME, signals_of
+from signals_core.strategy.signal_store import STRATEGY_NAME, answered, signals_of
 from signals_core.strategy.sizing import ClassMoments
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class FollowedSignals:
     trials: int
 
 
-def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> FollowedSignals:
+def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int, sessions_after: int = 0) -> FollowedSignals:
     """Trade stored signals at the next opens, on bars as traded, with the costs and caps of the settings.
 
     What is held without a row is said in `asked_weights`.
@@ -50,6 +51,7 @@ def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> Followed
     Args:
         frame: rows as of `SessionSignals.frame`, each symbol at most once a session.
         trials: that were made to find what predicted; they deflate the Sharpe ratio.
+        sessions_after: the account ends so many sessions after the last row, as far as there are bars.
 
     Raises:
         MissingPrerequisite: there are no rows, or no bars of their symbols.
@@ -59,7 +61,9 @@ def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> Followed
         raise MissingPrerequisite("no session has predictions to follow: run `signals predict`, or train first")
     settings = workspace.settings
     first, last = frame["date"].min().date(), frame["date"].max().date()
-    panel = market_history(workspace, sorted(frame["symbol"].unique()), first, last + timedelta(days=1)).panel
+    after = sessions_between(settings.exchange.calendar, last, last + timedelta(days=10 + 2 * sessions_after))
+    end = after[: sessions_after + 1][-1].date() + timedelta(days=1)
+    panel = market_history(workspace, sorted(frame["symbol"].unique()), first, end).panel
     weights = asked_weights(frame, panel, settings.ml.prediction_horizon)
     rules = replace(
         Rules.from_settings(settings.trading, settings.sizing), min_hold_sessions=settings.strategy.min_hold_days
@@ -73,9 +77,10 @@ def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int) -> Followed
 def asked_weights(frame: pd.DataFrame, panel: PricePanel, lapse_sessions: int) -> pd.DataFrame:
     """What stored rows ask for at each close, for `simulate`.
 
-    A session without a row of a symbol says nothing about it: a job that failed is no reason to sell, and out-of-fold
-    rows end `lapse_sessions` before a symbol does, since a row needs a label; selling then would know the future. What
-    was asked for lapses at the close that makes it more than `lapse_sessions` sessions without a row.
+    A session without an answer about a symbol, that is, without a row or with one that was refused, says nothing about
+    it: a job that failed or a bar that is late is no reason to sell, and out-of-fold rows end `lapse_sessions` before a
+    symbol does, since a row needs a label; selling then would know the future. What was asked for lapses at the close
+    that makes it more than `lapse_sessions` sessions without an answer.
 
     Args:
         frame: rows as of `SessionSignals.frame`; those at dates that the panel does not have are left out.
@@ -84,7 +89,7 @@ def asked_weights(frame: pd.DataFrame, panel: PricePanel, lapse_sessions: int) -
 
     Returns:
         (T, N) signed shares of equity: a row's weight if it is a signal, 0 if it is none or where rows have lapsed, NaN
-        (the shares stay) where there is no row.
+        (the shares stay) where there is no answer.
 
     Raises:
         DataError: two rows of a symbol at one session, a signal of a symbol without bars, or one without a weight.
@@ -96,7 +101,7 @@ def asked_weights(frame: pd.DataFrame, panel: PricePanel, lapse_sessions: int) -
     _refuse(frame, signal & (columns < 0), "a signal of {}, which has no bars")
     _refuse(frame, signal & ~np.isfinite(frame["weight"].to_numpy(dtype="float64")), "a signal of {} without a weight")
     table = np.full(panel.close.shape, np.nan)
-    known = (rows >= 0) & (columns >= 0)
+    known = (rows >= 0) & (columns >= 0) & answered(frame).to_numpy()
     table[rows[known], columns[known]] = np.where(signal, frame["weight"], 0.0)[known]
     number = np.arange(len(table))[:, None]
     last = np.maximum.accumulate(np.where(np.isnan(table), -1, number), axis=0)
@@ -146,7 +151,8 @@ def follow_windows(workspace: "Workspace", scope: Scope, version: "Version | Non
         raise MissingPrerequisite(f"{scope}: no model is in service: train one (`signals train`)")
     rows = read_frame(workspace.models / version.model_path, "out_of_fold").sort_index(level="date")
     frame = decide_windows(workspace, rows, version.version_id)
-    return follow(workspace, frame, int(version.metrics.get("trials", 1)))
+    # Rows end a horizon before the bars do; what happened to the last positions counts too.
+    return follow(workspace, frame, int(version.metrics.get("trials", 1)), workspace.settings.ml.prediction_horizon)
 
 
 def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) -> pd.DataFrame:
@@ -160,7 +166,6 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
     """
     dates = rows.index.get_level_values("date")
     everyone = rows.index.unique("symbol").tolist()
-    sectors = {symbol: workspace.classification.get(symbol) for symbol in everyone}
     closes = None if workspace.settings.sizing.target_volatility is None else adjusted_closes(workspace, everyone)
     found = []
     for window, of_window in rows.groupby("window", sort=True):
@@ -173,7 +178,7 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
         for day, of_day in usable.groupby(level="date"):
             symbols = of_day.index.get_level_values("symbol").tolist()
             probabilities = of_day[CALIBRATED_COLUMNS].to_numpy()
-            names = [sector_at(sectors[symbol], day) for symbol in symbols]
+            names = workspace.sectors_at(symbols, day)
             covariance = None if closes is None else covariance_of(closes, symbols, day)
             decided = rules.decide(symbols, probabilities, moments, workspace.settings, names, covariance).reset_index()
             decided[PROBABILITY_COLUMNS] = probabilities
@@ -187,15 +192,3 @@ def _enough(known: pd.DataFrame) -> bool:
     """Whether class moments can be estimated from these rows."""
     by_class = known["label"][known["forward_return"].notna()].value_counts().reindex(range(len(CLASSES)), fill_value=0)
     return len(known) >= _FEWEST_ROWS and bool((by_class >= _FEWEST_OF_A_CLASS).all())
-
-
-def sector_at(known: pd.DataFrame | None, day: pd.Timestamp) -> str | None:
-    """The sector of a symbol on a day; None if it is not known.
-
-    Args:
-        known: as in `Workspace.classification`: index date, column sector; None or empty: nothing is known.
-    """
-    if known is None or known.empty:
-        return None
-    position = int(np.searchsorted(known.index.to_numpy(), day.to_datetime64(), side="right")) - 1
-    return str(known["sector"].iloc[position]) if position >= 0 else None

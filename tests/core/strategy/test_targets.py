@@ -95,6 +95,14 @@ CAPS = {
 }
 
 
+def test_a_refused_row_leaves_what_was_asked_for_and_says_both(ingested: Workspace) -> None:
+    save(ingested, {day: {"AAA": 0.1} for day in DAYS[:-1]})
+    save_rows(ingested, "UNIVERSE", DAYS[-1], refused(rows(DAYS[-1], {"AAA": 0.0}), "no features of this session"))
+    (row,) = targets_of_session(ingested, DAYS[-1]).to_dict("records")
+    assert row["weight"] == pytest.approx(0.1, abs=0.01)
+    assert row["reason"] == "no features of this session; what the last one asked for stays"
+
+
 @pytest.mark.parametrize("cap", CAPS)
 def test_the_caps_hold_for_the_scopes_together(ingested: Workspace, project: Path, cap: str) -> None:
     save(ingested, {DAYS[-1]: {"BBB": -0.1}})

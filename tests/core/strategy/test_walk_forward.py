@@ -134,6 +134,29 @@ def test_rows_lapse_once_when_there_are_none_for_longer_than_the_horizon(ingeste
     assert (backtest.shares[1:, 1] < 0).all()
 
 
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_refused_row_says_nothing_and_does_not_close(ingested: Workspace, stale: bool) -> None:
+    frame = stored({"AAA": np.full(len(DAYS), 0.1), "BBB": np.full(len(DAYS), -0.07)})
+    gone = frame["date"].isin(DAYS[21:24]) & (frame["symbol"] == "AAA")
+    said = frame.copy()
+    # A bar that is late has no probabilities; a model that nobody judges any more keeps them, and has no strength.
+    columns = ["strength"] if stale else ["p_down", "p_flat", "p_up", "strength"]
+    said.loc[gone, columns] = np.nan
+    said.loc[gone, "weight"] = 0.0
+    said.loc[gone, "direction"] = ""
+    held = follow(ingested, said, 1).run.backtest
+    absent = follow(ingested, frame[~gone], 1).run.backtest
+    assert held.shares[21, 0] > 0
+    np.testing.assert_array_equal(held.shares, absent.shares)
+
+
+def test_the_account_goes_on_after_the_last_row_as_far_as_there_are_bars(ingested: Workspace) -> None:
+    frame = stored({"AAA": np.full(len(DAYS), 0.1)})
+    frame = frame[frame["date"] <= DAYS[40]]
+    ends = [follow(ingested, frame, 1, after).run.backtest.dates[-1] for after in (0, 5, 500)]
+    assert ends == [DAYS[40], DAYS[45], pd.Timestamp("2022-07-01")]
+
+
 def test_a_row_without_a_signal_closes(ingested: Workspace) -> None:
     weights = np.where(np.arange(len(DAYS)) <= 20, 0.1, 0.0)
     held = follow(ingested, stored({"AAA": weights}), 1).run.backtest.shares[:, 0]
