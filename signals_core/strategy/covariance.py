@@ -28,7 +28,7 @@ def covariance_of(closes: pd.DataFrame, symbols: Sequence[str], day: date | pd.T
 
     Returns:
         (n, n) of simple daily returns, each pair over the sessions that both have; 0 where there are fewer than two. A
-        symbol with fewer than two returns is taken to vary as much as the one that varies most: the unknown is not safe.
+        symbol with fewer than two returns is taken to vary as much as the one that varies most.
     """
     known = closes.loc[: pd.Timestamp(day), list(symbols)].dropna(how="all").tail(COVARIANCE_SESSIONS + 1)
     returns = known.pct_change(fill_method=None).tail(COVARIANCE_SESSIONS)
