@@ -34,7 +34,7 @@ def publish(redis: "Redis", kind: str, payload: Mapping[str, Any], max_length: i
     Raises:
         ServiceDown: Redis does not take it.
     """
-    entry = _entry(kind, payload)
+    entry = _entry(kind, payload, datetime.now(UTC))
     _append(redis, entry, max_length)
     return str(json.loads(entry["id"]))
 
@@ -46,15 +46,23 @@ class EventStream:
         connect: returns a client, or raises ServiceDown.
         waiting: the file.
         max_length: of the stream, about, and of the file.
+        clock: gives the present moment, with a time zone, for the events' `at`; default: the wall clock's.
     """
 
-    def __init__(self, connect: Callable[[], "Redis"], waiting: Path, max_length: int) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], "Redis"],
+        waiting: Path,
+        max_length: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._connect, self._waiting, self._max_length = connect, waiting, max_length
+        self._clock = clock
 
     def publish(self, kind: str, payload: Mapping[str, Any]) -> bool:
         """Append an event, after those that wait; False if it waits too."""
         with locked(self._lock):
-            return self._send([*self._entries(), _entry(kind, payload)])
+            return self._send([*self._entries(), _entry(kind, payload, self._clock())])
 
     def send_waiting(self) -> bool:
         """Append the events that wait; False if they still do."""
@@ -94,8 +102,8 @@ class EventStream:
         return [json.loads(line) for line in self._waiting.read_bytes().splitlines()]
 
 
-def _entry(kind: str, payload: Mapping[str, Any]) -> dict[str, str]:
-    fields = {"id": uuid.uuid4().hex, "kind": kind, "at": datetime.now(UTC).isoformat(), **payload}
+def _entry(kind: str, payload: Mapping[str, Any], at: datetime) -> dict[str, str]:
+    fields = {"id": uuid.uuid4().hex, "kind": kind, "at": at.astimezone(UTC).isoformat(), **payload}
     return {name: json.dumps(value) for name, value in fields.items()}
 
 

@@ -179,7 +179,7 @@ class Workspace:
         """Model versions and which of them is in service; what serves is read from disk and needs no Redis."""
         from signals_core.ml.registry import ModelRegistry
 
-        return ModelRegistry(self.models, lambda: self.redis)
+        return ModelRegistry(self.models, lambda: self.redis, lambda: self.now)
 
     @cached_property
     def events(self) -> "EventStream":
@@ -187,7 +187,7 @@ class Workspace:
         from signals_core.events import EventStream
 
         limit = self.settings.monitoring.events_max_length
-        return EventStream(lambda: self.redis, self.data / "events" / "waiting.jsonl", limit)
+        return EventStream(lambda: self.redis, self.data / "events" / "waiting.jsonl", limit, lambda: self.now)
 
     @cached_property
     def alerts(self) -> "AlertManager":

@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from signals_core.calendar import sessions_between
-from signals_core.ml.training import newest_age
+from signals_core.ml.retraining import weekly_skip_reason
 from signals_dagster.assets.model import CAUSE_TAG
 from signals_dagster.jobs import altdata_job, daily_bars_job, daily_signals_job, fundamentals_job, weekly_retrain_job
 from signals_dagster.partitions import PARTITIONS, SETTINGS, keys_of_day, range_tags
@@ -27,12 +27,9 @@ def weekly_retrain_schedule(
 ) -> dg.RunRequest | dg.SkipReason:
     """One run a Sunday, unless waiting for the next keeps every model within `ml.retrain_interval_days`."""
     day = context.scheduled_execution_time.date()
-    opened = workspace.open()
-    limit = opened.settings.ml.retrain_interval_days
-    ages = [newest_age(opened, scope, day) for scope in opened.settings.ml.scopes]
-    known = [age for age in ages if age is not None]
-    if len(known) == len(ages) and max(known) + 7 <= limit:
-        return dg.SkipReason(f"models are {max(known)} days old; ml.retrain_interval_days is {limit}")
+    reason = weekly_skip_reason(workspace.open(), day)
+    if reason is not None:
+        return dg.SkipReason(reason)
     return dg.RunRequest(run_key=f"weekly:{day}", tags={CAUSE_TAG: "schedule"})
 
 

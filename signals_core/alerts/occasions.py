@@ -29,9 +29,8 @@ def look_at_models(workspace: "Workspace", exhausted: Mapping["Scope", str | Non
     """
     for scope in workspace.settings.ml.scopes:
         look_at_scope(workspace, scope, exhausted.get(scope))
-    now = datetime.now(UTC)
     for event in workspace.registry.journal():
-        if event.action in _VERBS and now - datetime.fromisoformat(event.at) < _RECENT:
+        if event.action in _VERBS and workspace.now - datetime.fromisoformat(event.at) < _RECENT:
             workspace.alerts.notify(of_gate(event), lasting=False)
     workspace.alerts.deliver()
 

@@ -122,13 +122,11 @@ def active(
     as_json: Json = False,
 ) -> None:
     """The version in service at a moment, from the journal; needs no Redis. Exit code 4 if there was none."""
-    from datetime import UTC, datetime
-
     from signals_core.ml.journal import active_at, read_journal
     from signals_core.ml.training import version_record
 
     with open_workspace() as workspace:
-        moment = _moment(at, workspace.settings.exchange.timezone) if at else datetime.now(UTC)
+        moment = _moment(at, workspace.settings.exchange.timezone) if at else None
         events = read_journal(workspace.models)
     scopes = [scope] if scope else sorted({event.scope for event in events})
     found = [version for name in scopes if (version := active_at(events, name, moment)) is not None]

@@ -29,31 +29,47 @@ def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
 
 def replay(
     start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first Sunday on or after it.")],
-    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The day after the last session.")],
-    name: Annotated[str, typer.Option(help="Of the folder data/replays/<name>; the same name goes on.")] = "default",
+    end: Annotated[
+        datetime,
+        typer.Option(
+            "--to", formats=["%Y-%m-%d"], help="The day after the last session; those without bars are left out."
+        ),
+    ],
+    name: Annotated[
+        str, typer.Option(help="Of the folder data/replays/<name>; the same name goes on where its weeks end.")
+    ] = "default",
     as_json: Json = False,
 ) -> None:
-    """Walk the calendar week by week as production would have: retrain, promote or not, predict, monitor, trade."""
+    """Walk the calendar week by week as production would have: retrain, promote or not, predict, monitor, trade.
+
+    Models are retrained on Sundays, and after a close at which the rule of `retraining` asks for it.
+    """
     from dataclasses import asdict
 
     from signals_core.replay import Replay
+    from signals_core.replay_jobs import SCHEDULE
 
     played = Replay(load(), start.date(), end.date(), name)
     with progress():
         weeks = list(played.run())
         reports = played.reports()
-    promoted = [(week, item) for week in weeks for item in week.retrains if item.promoted]
-    asked = sum(outcome.retrain_asked for week in weeks for outcome in week.sessions)
+    retrains = [item for week in weeks for item in week.retrains]
+    promoted = [item for item in retrains if item.promoted]
+    asked = sum(item.cause != SCHEDULE for item in retrains)
+    alarms = sum(outcome.retrain_asked for week in weeks for outcome in week.sessions)
     if as_json:
         print_json({"weeks": [asdict(week) for week in weeks], "accounts": [report.to_dict() for report, _ in reports]})
         return
-    rows = [(week.sunday, item.scope, item.version_id or "", item.decision) for week, item in promoted]
+    rows = [
+        (f"{item.moment:%Y-%m-%d}", item.scope, item.cause.partition(":")[0], item.version_id or "", item.decision)
+        for item in promoted
+    ]
     if rows:
-        print_table(("Sunday", "scope", "promoted", "why"), rows)
+        print_table(("day", "scope", "cause", "promoted", "why"), rows)
     seconds = sum(week.seconds for week in weeks)
     out().print(
-        f"{len(weeks)} weeks, {seconds / len(weeks):.1f} s a week; {len(promoted)} promotions; drift asked for a "
-        f"retrain on {asked} days",
+        f"{len(weeks)} weeks up to {weeks[-1].until}, {seconds / len(weeks):.1f} s a week; {len(retrains)} retrains, "
+        f"{asked} of them beyond the schedule; {len(promoted)} promotions; drift or a dead signal on {alarms} days",
         highlight=False,
     )
     for report, path in reports:

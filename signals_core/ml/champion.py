@@ -54,8 +54,8 @@ def champion_before(journal: Sequence[Event], scope: Scope, day: date, timezone:
 def load_champion(folder: Path, day: date) -> Predictor | None:
     """The verified model of a folder; None if it is damaged.
 
-    A model trained on dates from `day` on, as happens when history is replayed, is none either: it would be
-    scored on rows it knows.
+    A model trained on dates from `day` on, as happens where a clock was set back, is none either: it would be scored
+    on rows it knows.
     """
     try:
         model = load_bundle(folder)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from signals_core.files import append_line
 from signals_core.settings import Scope
 
 NAME = "journal.jsonl"
+_TICK = timedelta(microseconds=1)
 _CHECK, _CHECK_LENGTH = "check", 16
 
 Action = Literal["registered", "promoted", "rejected", "rolled_back", "retired"]
@@ -105,17 +106,41 @@ def _load(path: Path) -> tuple[Journal, bytes]:
 
 
 def append_event(
-    folder: Path, action: Action, version_id: str, scope: Scope, by: str, reason: str, evidence: dict[str, Any]
+    folder: Path,
+    action: Action,
+    version_id: str,
+    scope: Scope,
+    by: str,
+    reason: str,
+    evidence: dict[str, Any],
+    now: datetime,
 ) -> Journal:
     """Write one more line and flush it to disk; returns the journal with it. The caller holds the lock.
 
-    Moments never run backwards, whatever the clock does.
+    Each event has a moment of its own after the one before, whatever the clock does: where `clock.as_of` stands still
+    or was set back, the next microsecond.
+
+    Args:
+        folder: of the registry.
+        action: what happened to the version.
+        version_id: its name.
+        scope: its scope.
+        by: who did it.
+        reason: why.
+        evidence: JSON values by name.
+        now: the moment, with a time zone.
+
+    Raises:
+        ValueError: `now` has no time zone.
+        BundleError: the journal is damaged.
     """
+    if now.tzinfo is None:
+        raise ValueError("a journal's moment needs a time zone")
     path = folder / NAME
     journal, before = _load(path)
-    at = datetime.now(UTC)
+    at = now.astimezone(UTC)
     if journal.events:
-        at = max(at, datetime.fromisoformat(journal.events[-1].at))
+        at = max(at, datetime.fromisoformat(journal.events[-1].at) + _TICK)
     event = Event(action, version_id, scope, at.isoformat(), by, reason, evidence)
     body = json.dumps(asdict(event), sort_keys=True)
     check = _digest(before + b"\n" + body.encode())
@@ -150,9 +175,12 @@ def fold(events: Sequence[Event]) -> tuple[dict[str, Version], dict[Scope, str]]
     return versions, active
 
 
-def active_at(events: Sequence[Event], scope: Scope, moment: datetime) -> Version | None:
-    """The version that was in service at a moment (with an offset), the events of that very moment included."""
-    past = [event for event in events if datetime.fromisoformat(event.at) <= moment]
+def active_at(events: Sequence[Event], scope: Scope, moment: datetime | None) -> Version | None:
+    """The version that was in service at a moment (with an offset), the events of that very moment included.
+
+    None: after the last of `events`, whatever the clock says.
+    """
+    past = [event for event in events if moment is None or datetime.fromisoformat(event.at) <= moment]
     versions, active = fold(past)
     return versions[active[scope]] if scope in active else None
 

@@ -8,6 +8,7 @@ date. What serves is read from disk, so that a model in service goes on serving 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -61,13 +62,20 @@ class ModelRegistry:
         models_dir: the folder of bundles and journal.
         redis: a client; or what makes one when it is first needed, so that the journal can be read without;
             None starts a Redis of its own in the folder when it is first needed.
+        clock: gives the present moment, with a time zone, for the journal; default: the wall clock's.
 
     Raises:
         ServiceDown: from every method that needs Redis, if it does not answer.
     """
 
-    def __init__(self, models_dir: Path | str = "models", redis: "Redis | Callable[[], Redis] | None" = None) -> None:
+    def __init__(
+        self,
+        models_dir: Path | str = "models",
+        redis: "Redis | Callable[[], Redis] | None" = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.folder = Path(models_dir)
+        self._clock = clock
         self._embedded: EmbeddedRedis | None = None
         self._up_to_date = False
         if redis is None:
@@ -286,7 +294,7 @@ class ModelRegistry:
         reason: str,
         evidence: dict[str, Any],
     ) -> Journal:
-        after = append_event(self.folder, action, version_id, scope, by, reason, evidence)
+        after = append_event(self.folder, action, version_id, scope, by, reason, evidence, self._clock())
         try:
             self._index.write_change(journal, after)
         except ServiceDown as error:

@@ -217,13 +217,28 @@ def _hours(span: timedelta) -> str:
     return f"{span.total_seconds() / 3600:.1f} h"
 
 
-def decide_all(workspace: "Workspace", history: Sequence[Retrain]) -> list[Decision]:
-    """`decide` for every scope, of what is stored now."""
+def decide_all(workspace: "Workspace", history: Sequence[Retrain], now: datetime | None = None) -> list[Decision]:
+    """`decide` for every scope, of what is stored; `now` is the workspace's moment unless another is given."""
     limits, staleness_days = workspace.settings.retraining, workspace.settings.ml.model_staleness_days
     return [
-        decide(read_symptoms(workspace, scope), history, workspace.now, limits, staleness_days)
+        decide(read_symptoms(workspace, scope), history, now or workspace.now, limits, staleness_days)
         for scope in workspace.settings.ml.scopes
     ]
+
+
+def weekly_skip_reason(workspace: "Workspace", day: date) -> str | None:
+    """Why the weekly retrain of a Sunday is left out; None if it is due.
+
+    It is left out if waiting for the next one keeps every scope's newest model within `ml.retrain_interval_days`.
+    """
+    from signals_core.ml.training import newest_age
+
+    limit = workspace.settings.ml.retrain_interval_days
+    ages = [newest_age(workspace, scope, day) for scope in workspace.settings.ml.scopes]
+    known = [age for age in ages if age is not None]
+    if len(known) < len(ages) or max(known) + 7 > limit:
+        return None
+    return f"models are {max(known)} days old; ml.retrain_interval_days is {limit}"
 
 
 def read_symptoms(workspace: "Workspace", scope: Scope) -> Symptoms:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,11 +125,17 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
     return [ticker for ticker in workspace.settings.universe.tickers if ticker not in own]
 
 
-def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionSignals:
+def session_signals(workspace: "Workspace", scope: Scope, day: date, made_at: datetime | None = None) -> SessionSignals:
     """Bring the signals of a scope at a session up to date; see `rules.decide` for what is one.
 
     What is predicted anew goes to the prediction log first. What was said of a session before the last one has been
     acted on: it stays, whatever model serves by now. (To have it said anew all the same, delete its file.)
+
+    Args:
+        workspace: of the project.
+        scope: of the model.
+        day: the session.
+        made_at: the moment for the prediction log, with a time zone; default: the workspace's.
 
     Raises:
         MissingPrerequisite: no model of the scope is in service, or `day` is no closed session.
@@ -143,7 +149,7 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date) -> SessionS
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
     frame = _decided(workspace, scope, model, day, rows.droplevel("date"), tickers)
-    logged = PredictionLog(workspace.data / "predictions").append(scope, day, frame, workspace.now)
+    logged = PredictionLog(workspace.data / "predictions").append(scope, day, frame, made_at or workspace.now)
     signals = SessionSignals(scope, day, frame, computed=True, logged=logged)
     store.save(signals, inputs)
     return signals

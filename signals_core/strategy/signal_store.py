@@ -107,9 +107,9 @@ class SignalStore:
         paths = (self._folder / f"scope={scope}").glob("date=*.parquet")
         return sorted(date.fromisoformat(path.stem.removeprefix("date=")) for path in paths)
 
-    def load_all(self, scope: Scope) -> pd.DataFrame:
-        """The rows of all sessions, in order; empty without any."""
-        frames = [self.load(scope, day) for day in self.days(scope)]
+    def load_all(self, scope: Scope, before: date | None = None) -> pd.DataFrame:
+        """The rows of all sessions (or of those before a date), in order; empty without any."""
+        frames = [self.load(scope, day) for day in self.days(scope) if before is None or day < before]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _path(self, scope: Scope, day: date) -> Path:

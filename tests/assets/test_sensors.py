@@ -220,6 +220,21 @@ def test_the_gate_s_decision_is_recorded_and_sent_only_if_asked_for(
     assert slack.asked == []
 
 
+def test_a_decision_is_news_for_two_days_of_the_project_s_clock(served: Path, monkeypatch: pytest.MonkeyPatch):
+    with Workspace(load_settings(served)) as workspace:
+        (promoted,) = [e for e in workspace.registry.journal() if e.action == "promoted"]
+        decided = datetime.fromisoformat(promoted.at)
+        assert decided - workspace.now == timedelta(microseconds=1), "the registry goes by the project's clock"
+    set_clock(monkeypatch, decided + timedelta(days=2))
+    Daemon(served).tick(alert_sensor)
+    with Workspace(load_settings(served)) as workspace:
+        assert workspace.alerts.records() == []
+    set_clock(monkeypatch, decided + timedelta(days=1, hours=23))
+    Daemon(served).tick(alert_sensor)
+    with Workspace(load_settings(served)) as workspace:
+        assert [record.alert.title.rpartition(" is ")[2] for record in workspace.alerts.records()] == ["in service"]
+
+
 def test_redis_down_is_told_and_so_is_its_return(served: Path, slack: Loopback, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SA_STORES__REDIS_URL", "redis://127.0.0.1:9/0")
     Daemon(served).tick(alert_sensor)

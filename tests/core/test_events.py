@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,13 @@ def test_while_redis_is_down_events_wait_and_follow_in_order(server: EmbeddedRed
     assert again.waiting() == 0
     assert again.send_waiting()
     restarted.close()
+
+
+def test_an_event_happens_at_the_moment_of_the_clock_it_is_given(server: EmbeddedRedis, tmp_path: Path):
+    now = datetime(2021, 10, 3, 2, tzinfo=timezone(timedelta(hours=-4)))
+    EventStream(server.connect, tmp_path / "waiting.jsonl", 100, lambda: now).publish("count", {"number": 0})
+    ((_, fields),) = server.connect().xrange(STREAM)
+    assert json.loads(fields["at"]) == "2021-10-03T06:00:00+00:00"
 
 
 def test_what_waits_is_bounded(tmp_path: Path):

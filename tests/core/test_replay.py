@@ -12,8 +12,9 @@ import pytest
 from signals_core import steps
 from signals_core.errors import SettingsError
 from signals_core.ml.prediction_log import PredictionLog
-from signals_core.replay import Replay, Week
+from signals_core.replay import Replay, Week, _what_matters
 from signals_core.settings_loading import LoadedSettings, load_settings
+from signals_core.strategy.signal_store import SessionSignals, SignalStore
 from signals_core.workspace import Workspace
 
 START, END = date(2021, 10, 1), date(2021, 10, 20)
@@ -83,16 +84,16 @@ def test_a_replay_goes_on_where_it_was_killed(ingested: LoadedSettings, monkeypa
     running = parts.run()
     assert said(next(running)) == whole[0]
     with monkeypatch.context() as patched:
-        patched.setattr("signals_core.replay._after_the_close", killed)
+        patched.setattr("signals_core.replay.after_the_close", killed)
         with pytest.raises(Killed):
             next(running)  # the Sunday is done, its week is not
     assert [said(week) for week in parts.weeks()] == whole[:1]
     assert [said(week) for week in Replay(ingested, START, END, "parts").run()] == whole
     with parts.workspace() as first, Replay(ingested, START, END, "whole").workspace() as second:
         logs = [PredictionLog(workspace.data / "predictions") for workspace in (first, second)]
-        found = [log.served("UNIVERSE", END).drop(columns="made_at") for log in logs]
+        found = [log.served("UNIVERSE", END) for log in logs]
     pd.testing.assert_frame_equal(*found)
-    assert len(found[0]) == 24
+    assert len(found[0]) == 26, "twelve sessions, and the Friday before the first Sunday, whose job reports it"
 
 
 def test_other_settings_and_impossible_spans_are_refused(ingested: LoadedSettings) -> None:
@@ -100,6 +101,10 @@ def test_other_settings_and_impossible_spans_are_refused(ingested: LoadedSetting
     replayed.folder.mkdir(parents=True)
     (replayed.folder / "replay.json").write_text(json.dumps({"settings": "another"}))
     with pytest.raises(SettingsError, match="holds a replay of other settings: choose another --name, or delete"):
+        next(replayed.run())
+    older = {"settings": _what_matters(ingested.settings)}  # and nothing else, as the first format had it
+    (replayed.folder / "replay.json").write_text(json.dumps(older))
+    with pytest.raises(SettingsError, match="of an older version of signals: choose another --name, or delete"):
         next(replayed.run())
     with pytest.raises(SettingsError, match=r"no Sunday in 2021-10-04..2021-10-10"):
         Replay(ingested, date(2021, 10, 4), date(2021, 10, 10))
@@ -115,8 +120,57 @@ def test_what_became_known_late_is_listed(ingested: LoadedSettings) -> None:
         now = pd.Timestamp("2021-10-06T15:00:00", tz="UTC").to_pydatetime()
         workspace.market.save_many_bars(changed, now)
         assert list(workspace.market.late_moments()) == [pd.Timestamp("2021-10-06T15:00:00").to_datetime64()]
-    moments = Replay(ingested, START, END)
+    replayed = Replay(ingested, START, END)
     with Workspace(ingested) as workspace:
-        moments._late = workspace.market.late_moments()
-    assert [len(days) for _, days in moments._daily_moments(date(2021, 10, 3))] == [1] * 5
-    assert [len(days) for _, days in moments._daily_moments(date(2021, 10, 10))] == [5]
+        replayed._late = workspace.market.late_moments()
+
+    def served(since: int, last: int) -> tuple[str, list[int]]:
+        moment, days = replayed._next_sessions(date(2021, 10, since), date(2021, 10, last))
+        return f"{moment:%d %H:%M}", [day.day for day in days]
+
+    assert served(3, 10) == ("04 17:00", [4]), "a bar of an earlier session comes on the 6th"
+    assert served(5, 10) == ("05 17:00", [5])
+    assert served(6, 10) == ("08 17:00", [6, 7, 8]), "from the 6th on all is known"
+    assert served(10, 17) == ("15 17:00", [11, 12, 13, 14, 15])
+    assert replayed._next_sessions(date(2021, 10, 9), date(2021, 10, 10)) is None
+
+
+def test_the_end_is_the_last_session_that_has_closed_and_has_bars(ingested: LoadedSettings) -> None:
+    def end(as_of: str) -> date:
+        environ = {"SA_ML__SCOPES": '["UNIVERSE"]', "SA_CLOCK__AS_OF": as_of}
+        return Replay(load_settings(ingested.root, environ=environ), START, date(2030, 1, 1))._end
+
+    assert end("2021-10-19T15:59:00-04:00") == date(2021, 10, 19)
+    assert end("2021-10-19T16:00:00-04:00") == date(2021, 10, 20)
+    assert end("2022-07-03T12:00:00-04:00") == date(2022, 7, 2)
+    with Workspace(ingested) as workspace:
+        assert str(workspace.market.coverage(["AAA"])["AAA"].last) == "2022-07-01"
+    assert end("2022-07-20T12:00:00-04:00") == date(2022, 7, 2), "later sessions have closed, and no bars yet"
+    with pytest.raises(SettingsError, match=r"no Sunday in 2022-07-02\.\.2030-01-01 before .* known, 2022-07-02"):
+        Replay(ingested, date(2022, 7, 2), date(2030, 1, 1))
+
+
+def test_an_account_has_no_session_on_the_end_or_later(ingested: LoadedSettings) -> None:
+    replayed = Replay(ingested, START, END)
+    with replayed.workspace() as workspace:
+        frame = pd.DataFrame({"symbol": ["AAA"], "date": [pd.Timestamp(END)]})
+        SignalStore(workspace.data / "signals").save(SessionSignals("UNIVERSE", END, frame, computed=True), "inputs")
+    assert replayed.reports() == []
+
+
+@pytest.mark.slow
+def test_a_sunday_is_left_out_as_the_schedule_would(ingested: LoadedSettings) -> None:
+    environ = {"SA_ML__SCOPES": '["UNIVERSE"]', "SA_TUNING__TRIALS": "1", "SA_ML__RETRAIN_INTERVAL_DAYS": "14"}
+    weeks = list(Replay(load_settings(ingested.root, environ=environ), START, END).run())
+    assert [[item.cause for item in week.retrains] for week in weeks] == [["schedule"], [], ["schedule"]]
+    assert [len(week.sessions) for week in weeks] == [5, 5, 2]
+
+
+def test_a_retrain_that_fails_has_used_up_its_retries(ingested: LoadedSettings) -> None:
+    environ = {"SA_ML__SCOPES": '["UNIVERSE"]', "SA_ML__MIN_TRAINING_SAMPLES": "100000"}
+    weeks = list(Replay(load_settings(ingested.root, environ=environ), START, END).run())
+    assert [[(item.cause, item.state) for item in week.retrains] for week in weeks] == [[("schedule", "failed")]] * 3
+    assert weeks[0].retrains[0].decision == "UNIVERSE: no validation window ended by 2021-10-03; materialise " + (
+        "validation_windows first (signals validate)"
+    )
+    assert [week.sessions for week in weeks] == [[], [], []]

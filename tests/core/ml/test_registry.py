@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from signals_core.embedded_redis import EmbeddedRedis
 from signals_core.errors import BundleError, MissingPrerequisite, PromotionConflict, ServiceDown
+from signals_core.ml.journal import active_at
 from signals_core.ml.registry import ModelRegistry, connect_redis, fold
 from tests.core.ml.helpers import flip_byte, make_bundle
 
@@ -217,6 +219,15 @@ def test_the_journal_tells_who_served_when(served):
     assert fold(served.journal()[:5])[1] == {"UNIVERSE": "v1"}
     moments = [e.at for e in served.journal()]
     assert moments == sorted(moments)
+
+
+def test_the_journal_goes_by_the_clock_that_the_registry_is_given(served, models, redis):
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(days=400)
+    ModelRegistry(models, redis, lambda: ahead).rollback("v1")
+    served.promote("v2")  # by the wall clock, which lies behind
+    moments = [datetime.fromisoformat(e.at) for e in served.journal()][-2:]
+    assert moments == [ahead, ahead + timedelta(microseconds=1)]
+    assert active_at(served.journal(), "UNIVERSE", ahead).version_id == "v1"
 
 
 def test_the_active_version_survives_a_flushed_redis(served, redis):
