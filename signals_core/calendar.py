@@ -1,7 +1,7 @@
 """Exchange sessions. The one place that knows when the market is open, and the unit of every date."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ def next_open_session(name: str, moment: datetime) -> date:
     """The first session whose open comes after `moment`."""
     opens = exchange_calendar(name).opens
     return opens.index[int(opens.searchsorted(pd.Timestamp(moment).tz_convert("UTC"), side="right"))].date()
+
+
+def has_opened_since(name: str, day: date, moment: datetime) -> bool:
+    """Whether a session after `day` has opened by a moment: what was known at the close of `day` has been acted on."""
+    after = sessions_between(name, day + timedelta(days=1), next_open_session(name, moment))
+    return len(after) > 0
 
 
 def session_closes(name: str, sessions: pd.DatetimeIndex) -> pd.DatetimeIndex:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import date, datetime
 
 from signals_core import steps
-from signals_core.errors import MissingPrerequisite
+from signals_core.errors import MissingPrerequisite, NoRows
 from signals_core.ml import retraining
 from signals_core.replay_weeks import Retrain, SessionOutcome
 from signals_core.settings import RetrainingSettings, Scope
@@ -138,17 +138,12 @@ def _report(workspace: Workspace, scope: Scope, day: date, moment: datetime) -> 
     from signals_core.ml.drift_report import drift_report
     from signals_core.strategy.ml_strategy import session_signals
 
+    rows = session_signals(workspace, scope, day, moment).frame
+    said = (rows["p_up"].notna(), rows["direction"] == "LONG", rows["direction"] == "SHORT")
+    predicted, long, short = (int(which.sum()) for which in said)
     try:
-        rows = session_signals(workspace, scope, day, moment).frame
-    except MissingPrerequisite as error:  # no ticker of the scope has a bar of this session
-        return SessionOutcome(scope, day.isoformat(), 0, 0, 0, False, str(error))
-    report, _ = drift_report(workspace, scope, day)
-    return SessionOutcome(
-        scope,
-        day.isoformat(),
-        int(rows["p_up"].notna().sum()),
-        int((rows["direction"] == "LONG").sum()),
-        int((rows["direction"] == "SHORT").sum()),
-        report.retrain or report.signal_dead,
-        report.verdict,
-    )
+        report, _ = drift_report(workspace, scope, day)
+    except NoRows as error:  # none of the scope's tickers has had a bar for weeks
+        return SessionOutcome(scope, day.isoformat(), predicted, long, short, False, str(error))
+    asks = report.retrain or report.signal_dead
+    return SessionOutcome(scope, day.isoformat(), predicted, long, short, asks, report.verdict)

@@ -1,7 +1,7 @@
 """Prepared references on disk: a model's training rows are read and sorted once, not for every report."""
 
+import hashlib
 import io
-import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _ARRAYS = ("edges", "valid", "varied", "low", "high")
 
 
 def prepared_reference(folder: Path, bundle: Path, model: Model, monitor: ModelMonitor) -> Reference:
-    """The reference of a model, from `folder` if it was prepared before; a file that cannot be read is made anew.
+    """The reference of a model, from `folder` if it was prepared before; a file that was altered is made anew.
 
     Args:
         bundle: where the model's training rows are.
@@ -30,7 +30,7 @@ def prepared_reference(folder: Path, bundle: Path, model: Model, monitor: ModelM
     names = monitor.monitored(model.pipeline.features)
     code = source_digest("signals_core.ml.drift", "signals_core.ml.drift_references")
     key = digest(model.manifest["inputs"], model.manifest["digest"], names, code)[:8]
-    path = folder / f"{model.version_id}-{key}.npz"
+    path = folder / f"{model.version_id}-{key}.bin"
     found = _read(path, names)
     if found is None:
         found = Reference.of(read_frame(bundle, "reference"), names)
@@ -39,7 +39,7 @@ def prepared_reference(folder: Path, bundle: Path, model: Model, monitor: ModelM
 
 
 def _content(reference: Reference) -> bytes:
-    """Plain arrays, without pickle."""
+    """A digest, and plain arrays without pickle that it is of."""
     target = io.BytesIO()
     np.savez(
         target,
@@ -49,17 +49,20 @@ def _content(reference: Reference) -> bytes:
         **{name: getattr(reference, name) for name in _ARRAYS},
         **{f"counts_{name}": getattr(reference.counts, name) for name in _COUNTS},
     )
-    return target.getvalue()
+    arrays = target.getvalue()
+    return hashlib.sha256(arrays).digest() + arrays
 
 
 def _read(path: Path, names: list[str]) -> Reference | None:
     try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = dict(content)
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # cut short or altered; it can be made again
+    length = hashlib.sha256().digest_size
+    if hashlib.sha256(content[length:]).digest() != content[:length]:
         return None
+    with np.load(io.BytesIO(content[length:]), allow_pickle=False) as found:
+        arrays = dict(found)
     index = pd.Index(arrays["symbols"].astype(object), name="symbol")
     return Reference(
         names=names,

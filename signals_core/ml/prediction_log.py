@@ -1,4 +1,4 @@
-"""The prediction log: what was predicted, when, by which model. Append-only; what was said first stands.
+"""The prediction log: what was predicted, when, by which model. Append-only; what a model said first stands.
 
 One Parquet part a scope, session and append, `<folder>/scope=<scope>/date=<day>/<number>.parquet`, readable by any
 Parquet reader. A part is written whole under a lock and never touched again, so a crash leaves the log as it was.
@@ -98,13 +98,13 @@ class PredictionLog:
         return rows.sort_values("made_at", kind="stable").reset_index(drop=True)
 
     def served(self, scope: Scope, until: date | None = None) -> pd.DataFrame:
-        """The first prediction of each symbol and session, by whichever model: what was acted upon.
+        """The last prediction of each symbol and session, by whichever model: what was acted upon at the next open.
 
         Returns:
             Index (symbol, date), columns p_down, p_flat, p_up, model_version, made_at.
         """
-        first = self.load(scope, until).drop_duplicates(["symbol", "date"], keep="first")
-        return first.set_index(["symbol", "date"]).sort_index()[[*PROBABILITY_COLUMNS, "model_version", "made_at"]]
+        last = self.load(scope, until).drop_duplicates(["symbol", "date"], keep="last")
+        return last.set_index(["symbol", "date"]).sort_index()[[*PROBABILITY_COLUMNS, "model_version", "made_at"]]
 
     def _of_day(self, scope: Scope, day: date) -> Path:
         return self._folder / f"scope={scope}" / f"date={day}"

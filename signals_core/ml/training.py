@@ -78,7 +78,7 @@ def train_model(workspace: Workspace, scope: Scope, as_of: date, cause: str, by:
         windows = [workspace.windows.load(scope, key) for key in keys]
         version = _train(workspace, scope, as_of, cause, by, panel, windows, inputs)
     if version.decision == "registered":
-        version = _judge(workspace, version, by)
+        version = _judge(workspace, version, by, panel)
     return TrainedModel(version, trained, *_pictures(workspace, version))
 
 
@@ -292,9 +292,9 @@ def _adopt_orphan(workspace: Workspace, scope: Scope, inputs: str, by: str) -> V
     return None
 
 
-def _judge(workspace: Workspace, version: Version, by: str) -> Version:
+def _judge(workspace: Workspace, version: Version, by: str, trained_on: Panel) -> Version:
     champion = workspace.registry.get_active(version.scope)
-    decision = judge(workspace, version, champion)
+    decision = judge(workspace, version, champion, trained_on)
     if not decision.promote:
         workspace.registry.reject(version.version_id, decision.reason, by, decision.evidence)
         return workspace.registry.get(version.version_id)

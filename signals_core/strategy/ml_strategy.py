@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from signals_core.calendar import DATE_UNIT, sessions_between
+from signals_core.calendar import DATE_UNIT, has_opened_since, sessions_between
 from signals_core.errors import BundleError, MissingPrerequisite, NoRows
 from signals_core.ml.journal import fold, read_journal
 from signals_core.ml.prediction_log import PredictionLog
@@ -128,14 +128,15 @@ def served_tickers(workspace: "Workspace", scope: Scope) -> list[str]:
 def session_signals(workspace: "Workspace", scope: Scope, day: date, made_at: datetime | None = None) -> SessionSignals:
     """Bring the signals of a scope at a session up to date; see `rules.decide` for what is one.
 
-    What is predicted anew goes to the prediction log first. What was said of a session before the last one has been
-    acted on: it stays, whatever model serves by now. (To have it said anew all the same, delete its file.)
+    What is predicted anew goes to the prediction log first. Once the next session has opened, what was said has been
+    acted on: it stays, whatever model serves by now, and what is said for the first time is no forecast and is not
+    logged. (To have it said anew all the same, delete its file.)
 
     Args:
         workspace: of the project.
         scope: of the model.
         day: the session.
-        made_at: the moment for the prediction log, with a time zone; default: the workspace's.
+        made_at: the moment of the prediction, with a time zone; default: the workspace's.
 
     Raises:
         MissingPrerequisite: no model of the scope is in service, or `day` is no closed session.
@@ -149,14 +150,16 @@ def session_signals(workspace: "Workspace", scope: Scope, day: date, made_at: da
     if store.inputs(scope, day) == inputs:
         return SessionSignals(scope, day, store.load(scope, day), computed=False)
     frame = _decided(workspace, scope, model, day, rows.droplevel("date"), tickers)
-    logged = PredictionLog(workspace.data / "predictions").append(scope, day, frame, made_at or workspace.now)
+    logged, moment = None, made_at or workspace.now
+    if not has_opened_since(workspace.settings.exchange.calendar, day, moment):
+        logged = PredictionLog(workspace.data / "predictions").append(scope, day, frame, moment)
     signals = SessionSignals(scope, day, frame, computed=True, logged=logged)
     store.save(signals, inputs)
     return signals
 
 
 def is_current(workspace: "Workspace", scope: Scope, day: date) -> bool:
-    """Whether the stored signals of a scope and day stand: of a past session, or made from the present inputs."""
+    """Whether the stored signals of a scope and day stand: acted on already, or made from the present inputs."""
     if _is_settled(workspace, scope, day):
         return True
     return _store(workspace).inputs(scope, day) == _gather(workspace, scope, day)[3]
@@ -167,7 +170,8 @@ def _store(workspace: "Workspace") -> SignalStore:
 
 
 def _is_settled(workspace: "Workspace", scope: Scope, day: date) -> bool:
-    return day < workspace.last_session and _store(workspace).inputs(scope, day) is not None
+    opened = has_opened_since(workspace.settings.exchange.calendar, day, workspace.now)
+    return opened and _store(workspace).inputs(scope, day) is not None
 
 
 def _gather(workspace: "Workspace", scope: Scope, day: date) -> tuple["Model", list[str], pd.DataFrame, str]:

@@ -1,5 +1,6 @@
 """The promotion gate: floors, champion against challenger, and when a fresher model may replace an old one."""
 
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -97,115 +98,161 @@ def test_the_floor_holds_also_for_a_challenger_that_beats_the_champion():
     assert (decision.promote, decision.passes_floor) == (False, False)
 
 
-def live(lost: float, dates: int, version: str = "champion", seed: int = 1, noise: float = 0.003) -> Rival:
-    """A rival of the challenger's own recipe, to which the challenger loses so much on the last dates, on average."""
-    rows = losses(0.05)[["model", "window"]].copy()
-    known = rows.index.get_level_values("date")
-    first = known.unique()[-dates]
-    late = known >= first
-    difference = np.random.default_rng(seed).normal(-lost, noise, len(rows))
-    rows["model"] = np.where(late, rows["model"] + difference, rows["model"])
-    rows.loc[late, "window"] = ""
-    return Rival(version, rows, first.date())
-
-
-def of_own_recipe(champion: Rival, proven: Rival | None = None, gate: GateSettings = GATE) -> Decision:
-    return gate_decides(Challenger(losses(0.05), AS_OF), champion, 5, gate, proven)
-
-
-@pytest.mark.parametrize(("age", "promoted"), [(27, False), (28, True)])
-def test_an_old_champion_gives_way_to_a_model_that_says_the_same(age, promoted):
-    challenger = losses(0.05)
-    decision = decide(challenger, challenger["model"], 5, GATE, champion_age_days=age)
-    assert decision.promote is promoted
-    if promoted:
-        assert decision.evidence["basis"] == "refresh"
-        assert decision.reason == (
-            "28 days fresher than the champion, of the same recipe, and not worse: they say the same on all 200 dates"
-        )
-    else:
-        assert decision.reason.startswith("no new evidence: they say the same on all 200 dates")
-
-
-def test_a_model_of_the_same_recipe_is_judged_only_where_it_differs_from_the_champion():
-    # Over all 200 dates .01 nats on 60 of them are .003: what was the same everywhere else must not hide it.
-    worse = of_own_recipe(live(0.01, 60))
-    assert not worse.promote
-    assert "against the champion, it is significantly worse: log-loss gain -0.0" in worse.reason
-    assert worse.evidence["gain_over_champion"]["dates"] == 60
-    assert worse.evidence["dates_with_champion"] == 200
-    assert worse.evidence["same_recipe_as_champion"] is True
-    equal = of_own_recipe(live(0.0, 60))
-    assert (equal.promote, equal.evidence["basis"]) == (True, "refresh")
-    better = of_own_recipe(live(-0.01, 60))
-    assert (better.promote, better.evidence["basis"]) == (True, "superiority")
-
-
-@pytest.mark.parametrize(("lost", "promoted"), [(0.005, True), (0.02, False)])
-def test_a_few_dates_keep_a_fresher_model_back_only_if_it_is_far_worse(lost, promoted):
-    decision = of_own_recipe(live(lost, 19))
-    assert decision.promote is promoted
-    assert promoted or "it is worse by more than gate.max_loss (0.01)" in decision.reason
-
-
-def test_a_few_lucky_dates_are_no_superiority():
-    decision = of_own_recipe(live(-0.05, 59), gate=refreshing_after(None))
-    assert not decision.promote
-    assert decision.reason.startswith("they differ on 59 dates, gate.min_dates asks for 60")
-
-
 def refreshing_after(days: int | None) -> GateSettings:
     return GateSettings(max_z=1.645, min_dates=60, refresh_after_days=days)
 
 
-def test_a_chain_of_fresh_models_cannot_slide_below_the_last_that_proved_itself():
-    champion = live(0.0, 25)
-    proven = live(0.01, 120, "v1")
-    assert of_own_recipe(champion).promote
-    decision = of_own_recipe(champion, proven)
+DATES = losses(0).index.get_level_values("date")
+
+
+def since(number: int) -> date:
+    """The first of the last so many dates."""
+    return DATES.unique()[-number].date()
+
+
+def challenger(began: int = 120) -> Challenger:
+    """Tested by two windows: the second begins with so many of the last dates."""
+    rows = losses(0.05)
+    rows.loc[pd.Timestamp(since(began)) <= DATES, "window"] = str(since(began))
+    return Challenger(rows, AS_OF)
+
+
+def rival(lost: float, trained: int, version: str = "champion", seed: int = 1, noise: float = 0.003) -> Rival:
+    """A model of the challenger's recipe, trained before so many of the last dates; on these the challenger loses."""
+    rows = losses(0.05)[["model", "window"]].copy()
+    own = pd.Timestamp(since(trained)) <= DATES
+    rows.loc[own, "model"] += np.random.default_rng(seed).normal(-lost, noise, own.sum())
+    rows.loc[own, "window"] = ""
+    return Rival(version, rows, since(trained))
+
+
+@pytest.mark.parametrize(("age", "promoted"), [(27, False), (28, True)])
+def test_an_old_champion_gives_way_to_a_model_that_says_the_same(age, promoted):
+    same = losses(0.05)
+    decision = decide(same, same["model"], 5, GATE, champion_age_days=age)
+    assert decision.promote is promoted
+    if promoted:
+        assert decision.evidence["basis"] == "refresh"
+        assert decision.reason == "28 days fresher than the champion, and not worse: they say the same on all 200 dates"
+    else:
+        assert decision.reason.startswith("no new evidence: they say the same on all 200 dates")
+
+
+def test_a_fresher_model_is_judged_where_it_differs_from_the_champion_alone():
+    # Over all 200 dates .01 nats on 120 of them would be less: what was the same everywhere else must not hide it.
+    worse = gate_decides(challenger(), rival(0.01, 120), 5, GATE)
+    assert (worse.promote, worse.evidence.get("basis")) == (False, None)
+    assert "it is significantly worse since then: log-loss gain over the champion -0.0" in worse.reason
+    assert worse.evidence["gain_over_champion"]["dates"] == worse.evidence["gain_since_champion"]["dates"] == 120
+    assert worse.evidence["recipe_gain_over_champion"] == {
+        "mean": 0.0, "standard_error": 0.0, "dates": 80, "interval_95": [0.0, 0.0]
+    }  # fmt: skip
+    equal = gate_decides(challenger(), rival(0.0, 120, seed=2), 5, GATE)
+    assert (equal.promote, equal.evidence["basis"]) == (True, "refresh")
+    better = gate_decides(challenger(), rival(-0.01, 120), 5, GATE)
+    assert (better.promote, better.evidence["basis"]) == (True, "superiority")
+
+
+@pytest.mark.parametrize(("trained", "promoted"), [(59, True), (60, False)])
+def test_too_few_dates_since_the_champion_say_nothing_of_a_fresher_model(trained, promoted):
+    decision = gate_decides(challenger(trained), rival(0.05, trained), 5, GATE)
+    assert decision.promote is promoted
+
+
+@pytest.mark.parametrize(("began", "dates"), [(120, 120), (125, 120), (126, 0)])
+def test_a_window_older_than_the_champion_does_not_speak_for_a_fresher_model(began, dates):
+    decision = gate_decides(challenger(began), rival(0.05, 120), 5, GATE)
+    assert decision.evidence["gain_since_champion"]["dates"] == dates
+    assert decision.promote is (dates == 0)
+
+
+def test_a_few_lucky_dates_are_no_superiority():
+    decision = gate_decides(challenger(59), rival(-0.05, 59), 5, refreshing_after(None))
     assert not decision.promote
-    assert "against v1, the last that was better than what it replaced, it is significantly worse" in decision.reason
+    assert decision.reason.startswith("they differ on 59 dates, gate.min_dates asks for 60")
+
+
+def test_a_chain_of_fresh_models_cannot_slide_below_the_last_that_proved_itself():
+    champion, proven = rival(0.0, 60), rival(0.01, 120, "v1")
+    assert gate_decides(challenger(), champion, 5, GATE).promote
+    decision = gate_decides(challenger(), champion, 5, GATE, proven)
+    assert not decision.promote
+    assert "significantly worse than v1, the last that proved itself (log-loss gain -0.0" in decision.reason
+    assert "consider `signals models rollback v1`" in decision.reason
     assert decision.evidence["gain_over_proven"]["mean"] == pytest.approx(-0.01, abs=0.001)
-    assert of_own_recipe(champion, live(0.0, 120, "v1")).promote
-    assert of_own_recipe(champion, replace(proven, version_id="champion")).promote, "it is the champion itself"
+    assert gate_decides(challenger(), champion, 5, GATE, rival(0.0, 120, "v1")).promote
+    assert gate_decides(challenger(), champion, 5, GATE, replace(proven, version_id="champion")).promote, "the champion"
 
 
-def test_windows_that_were_tested_anew_do_not_make_another_recipe():
-    champion = live(0.0, 60)
+def test_what_beats_a_champion_and_not_the_one_that_proved_itself_proves_nothing_itself():
+    champion, proven = rival(-0.01, 120), rival(0.01, 120, "v1")
+    decision = gate_decides(challenger(), champion, 5, GATE, proven)
+    assert (decision.promote, decision.evidence["basis"]) == (True, "refresh")
+    assert decision.reason.startswith("beats the champion: log-loss gain +0.0")
+    assert "significantly worse than v1" in decision.reason
+    assert gate_decides(challenger(), champion, 5, GATE).evidence["basis"] == "superiority"
+
+
+def test_data_that_were_restated_do_not_keep_a_fresher_model_back():
+    champion = rival(0.0, 60)
     rows = champion.losses.copy()
-    dates = rows.index.get_level_values("date")
-    older = (dates >= dates.unique()[100]) & (dates < dates.unique()[140])
+    told_anew = pd.Timestamp(since(190)) > DATES
+    rows.loc[told_anew, "model"] += np.random.default_rng(2).normal(0, 1e-3, told_anew.sum())
+    decision = gate_decides(challenger(60), replace(champion, losses=rows), 5, GATE)
+    assert decision.promote
+    assert decision.evidence["gain_over_champion"]["dates"] == 70
+    assert decision.evidence["recipe_gain_over_champion"]["dates"] == 140
+
+
+def test_windows_that_were_tested_anew_say_nothing_of_the_champion():
+    champion = rival(0.0, 60)
+    rows = champion.losses.copy()
+    older = (pd.Timestamp(since(100)) <= DATES) & (pd.Timestamp(since(60)) > DATES)
     rows.loc[older, "model"] -= 0.05  # of an older window's model, which is not what serves
     rows.loc[older, "window"] = "2020-10-01"
-    decision = of_own_recipe(replace(champion, losses=rows))
-    assert decision.evidence["same_recipe_as_champion"] is True
+    decision = gate_decides(challenger(60), replace(champion, losses=rows), 5, GATE)
     assert decision.evidence["gain_over_champion"]["dates"] == 60
     assert decision.promote
 
 
-@pytest.mark.parametrize(("disadvantage", "promoted"), [(0.0002, True), (0.0015, False)])
-def test_of_another_recipe_not_worse_is_what_lies_within_the_margin_with_confidence(disadvantage, promoted):
-    champion = losses(0.05, noise=0.001)
-    challenger = champion.assign(model=champion["model"] + disadvantage)
-    decision = decide(challenger, champion["model"], 5, GATE, champion_age_days=100)
+@pytest.mark.parametrize(("days", "promoted"), [(27, False), (28, True)])
+def test_what_a_person_put_into_service_is_not_overruled_for_freshness_soon_after(days, promoted):
+    champion = replace(rival(0.0, 60), in_service_since=AS_OF - timedelta(days=days))
+    decision = gate_decides(challenger(), champion, 5, GATE)
     assert decision.promote is promoted
-    assert (
-        "of another recipe" if promoted else "it could be worse by more than gate.refresh_margin"
-    ) in decision.reason
-    assert not decide(challenger, champion["model"], 5, refreshing_after(None), champion_age_days=100).promote
+    assert decision.evidence["champion_age_days"] == days
+    better = replace(rival(-0.01, 120), in_service_since=AS_OF)
+    assert gate_decides(challenger(), better, 5, GATE).promote
 
 
-def test_another_recipe_needs_the_margin_on_enough_dates():
-    challenger, champion = losses(0.05), losses(0.05)["model"].copy()
-    champion.iloc[:59] += 1e-6
-    decision = decide(challenger, champion, 5, GATE, champion_age_days=100)
-    assert not decision.promote
-    assert "a model of another recipe, they differ on too few dates" in decision.reason
+@pytest.mark.parametrize(("disadvantage", "promoted"), [(0.0002, True), (0.0015, False)])
+def test_a_recipe_is_not_worse_if_it_loses_less_than_the_margin_with_confidence(disadvantage, promoted):
+    champion = losses(0.05, noise=0.001)
+    rows = champion.assign(model=champion["model"] + disadvantage)
+    decision = decide(rows, champion["model"], 5, GATE, champion_age_days=100)
+    assert decision.promote is promoted
+    assert promoted or "it could be worse by more than gate.refresh_margin (0.001)" in decision.reason
+    assert not decide(rows, champion["model"], 5, refreshing_after(None), champion_age_days=100).promote
 
 
 def test_a_difference_that_may_be_large_is_not_equality():
-    challenger, champion = losses(0.05, noise=0.2), losses(0.05, noise=0.2, seed=1)
-    assert not decide(challenger, champion["model"], 5, GATE, champion_age_days=100).promote
+    rows, champion = losses(0.05, noise=0.2), losses(0.05, noise=0.2, seed=1)
+    assert not decide(rows, champion["model"], 5, GATE, champion_age_days=100).promote
+
+
+@pytest.mark.parametrize(("gain", "passes"), [(-0.0099, True), (-0.0101, False)])
+def test_a_fitted_model_that_does_not_even_know_its_own_rows_does_not_serve(gain, passes):
+    decision = gate_decides(replace(challenger(), fitted_gain=gain), None, 5, GATE)
+    assert (decision.promote, decision.passes_floor) == (passes, passes)
+    assert decision.evidence["fitted_gain"] == gain
+    assert passes or "0.0101 nats worse than the class prior on rows it was trained on" in decision.reason
+
+
+def test_the_evidence_is_plain_json_even_of_a_single_date():
+    champion = rival(0.05, 1)
+    decision = gate_decides(challenger(1), champion, 5, refreshing_after(None))
+    assert decision.evidence["gain_over_champion"]["dates"] == 1
+    assert json.loads(json.dumps(decision.evidence, allow_nan=False)) == decision.evidence
 
 
 @pytest.mark.parametrize(("error", "chance", "passes"), [(0.099, 0.02, True), (0.11, 0.02, False), (0.11, 0.12, True)])

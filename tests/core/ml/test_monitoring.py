@@ -1,6 +1,6 @@
 import json
 import shutil
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -242,7 +242,7 @@ def test_only_predictions_whose_label_was_known_at_the_close_are_counted(trained
     put_into_service(workspace, "sound", drifted=False)  # it always says UP
     made = [date(2022, 6, 13), date(2022, 6, 14), date(2022, 6, 15), date(2022, 6, 16)]
     for day in made:
-        session_signals(workspace, "UNIVERSE", day)
+        session_signals(workspace, "UNIVERSE", day, made_at=datetime(day.year, day.month, day.day, 22, tzinfo=UTC))
     # Five sessions after 15 June is 23 June: the 20th was a holiday.
     report, _ = drift_report(workspace, "UNIVERSE", date(2022, 6, 23))
     target = workspace.panel("UNIVERSE", date(2022, 6, 13), date(2022, 6, 16)).target["label"]
@@ -269,7 +269,7 @@ def test_what_a_removed_model_promised_is_still_held_against_it(trained, open_wo
     put_into_service(workspace, "gone", drifted=False)
     days = [session.date() for session in sessions_between("XNYS", date(2022, 5, 2), date(2022, 6, 15))]
     for day in days:
-        session_signals(workspace, "UNIVERSE", day)
+        session_signals(workspace, "UNIVERSE", day, made_at=datetime(day.year, day.month, day.day, 22, tzinfo=UTC))
     drift_report(workspace, "UNIVERSE", date(2022, 5, 20))
     put_into_service(workspace, "next", drifted=False)
     shutil.rmtree(workspace.models / "gone")

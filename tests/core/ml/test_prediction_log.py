@@ -75,13 +75,14 @@ def test_what_was_said_first_stands_and_the_contradiction_is_named(log, tmp_path
     assert before.items() <= contents(tmp_path).items(), "no part was rewritten"
 
 
-def test_another_model_adds_and_the_first_made_is_what_was_served(log):
+def test_another_model_adds_and_the_last_made_is_what_was_served(log):
     log.append("UNIVERSE", DAY, predictions("A", "old", 0.5), NOON)
     log.append("UNIVERSE", DAY, predictions("AB", "new", 0.6), datetime(2022, 7, 1, tzinfo=UTC))
-    assert len(log.load("UNIVERSE")) == 3
+    log.append("UNIVERSE", DAY, predictions("C", "old", 0.5), datetime(2022, 7, 2, tzinfo=UTC))
+    assert len(log.load("UNIVERSE")) == 4
     served = log.served("UNIVERSE")
     assert served.index.is_unique
-    assert served["model_version"].tolist() == ["old", "new"]
+    assert served["model_version"].tolist() == ["new", "new", "old"]
 
 
 def test_sessions_and_scopes_are_kept_apart(log):

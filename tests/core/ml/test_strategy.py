@@ -11,6 +11,7 @@ from signals_core.strategy.base import OHLCV, SignalDirection, to_ohlcv
 from signals_core.strategy.engine import StrategyEngine
 from signals_core.strategy.ml_strategy import (
     MLSignalStrategy,
+    SessionSignals,
     SignalStore,
     is_current,
     served_tickers,
@@ -245,17 +246,33 @@ def test_a_scope_without_a_bar_today_says_so_and_stops_nobody(validated, open_wo
     assert is_current(workspace, "AAA", date(2022, 7, 5))
 
 
-def test_what_was_predicted_is_logged_and_a_promotion_later_does_not_rewrite_it(workspace):
-    serve(workspace, "v1", (0.1, 0.2, 0.7))
-    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).logged.added == 2
-    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).logged is None, "nothing was predicted"
-    serve(workspace, "v2", (0.7, 0.2, 0.1))
-    assert session_signals(workspace, "UNIVERSE", LAST_SESSION).frame["model_version"].unique() == ["v2"]
-    log = PredictionLog(workspace.data / "predictions")
+def test_what_serves_when_the_next_session_opens_is_what_was_acted_on(validated, open_workspace):
+    log = PredictionLog(validated / "data" / "predictions")
+
+    def at(moment: str, version: str, probabilities) -> SessionSignals:
+        workspace = open_workspace(validated, SA_CLOCK__AS_OF=moment)
+        serve(workspace, version, probabilities)
+        return session_signals(workspace, "UNIVERSE", LAST_SESSION)
+
+    assert at("2022-07-03T02:00:00-04:00", "v1", (0.1, 0.2, 0.7)).logged.added == 2
+    again = session_signals(open_workspace(validated), "UNIVERSE", LAST_SESSION)
+    assert again.logged is None, "nothing was predicted"
+    # Monday is a holiday: promoted before Tuesday's open it is what Tuesday trades on, afterwards it is not.
+    assert at("2022-07-05T09:29:00-04:00", "v2", (0.7, 0.2, 0.1)).logged.added == 2
+    late = at("2022-07-05T09:31:00-04:00", "v3", (0.2, 0.7, 0.1))
+    assert (late.computed, late.logged) == (False, None)
+    assert late.frame["model_version"].unique() == ["v2"]
     assert log.load("UNIVERSE")["model_version"].tolist() == ["v1", "v1", "v2", "v2"]
     served = log.served("UNIVERSE")
-    assert served["model_version"].unique() == ["v1"]
-    assert served["p_up"].to_numpy() == pytest.approx([0.7, 0.7])
+    assert served["model_version"].unique() == ["v2"]
+    assert served["p_down"].to_numpy() == pytest.approx([0.7, 0.7])
+
+
+def test_what_is_said_for_the_first_time_after_the_next_open_is_not_logged(workspace):
+    serve(workspace, "v1", (0.1, 0.2, 0.7), as_of=date(2022, 6, 26))
+    late = session_signals(workspace, "UNIVERSE", date(2022, 6, 29))
+    assert (late.computed, late.logged) == (True, None)
+    assert PredictionLog(workspace.data / "predictions").load("UNIVERSE").empty
 
 
 def test_a_damaged_signal_file_is_refused_by_name_and_computed_again(workspace):

@@ -13,10 +13,11 @@ from signals_core.ml import tuning
 from signals_core.ml.bundle import load_bundle, read_frame, read_manifest
 from signals_core.ml.calibration import calibrator_of
 from signals_core.ml.forward_calibration import CALIBRATED_COLUMNS, calibrate_forward, row_losses
-from signals_core.ml.judging import proven_version
+from signals_core.ml.judging import judge, proven_version
 from signals_core.ml.registry import ModelRegistry
-from signals_core.ml.training import as_of_sunday, is_current, trade_returns, train_model
+from signals_core.ml.training import as_of_sunday, is_current, trade_returns, train_model, training_rows
 from signals_core.ml.windows import all_windows, compute_windows
+from signals_core.workspace import Panel
 from tests.core.ml.helpers import AS_OF, flip_byte, make_bundle
 
 
@@ -294,18 +295,21 @@ def test_a_first_model_that_is_not_worse_than_the_prior_is_promoted_by_training(
 
 
 def test_a_retrained_model_is_compared_with_the_champion_and_does_not_replace_it_for_nothing(validated, open_workspace):
-    first = train_model(open_workspace(validated, SA_GATE__MAX_Z="10"), "AAA", date(2022, 4, 3), "person").version
-    workspace = open_workspace(validated, SA_GATE__MAX_Z="10", SA_GATE__REFRESH_AFTER_DAYS="92")
+    first = train_model(open_workspace(validated, SA_GATE__MAX_Z="10"), "AAA", date(2022, 1, 2), "person").version
+    workspace = open_workspace(validated, SA_GATE__MAX_Z="10", SA_GATE__REFRESH_AFTER_DAYS="183")
     second = train_model(workspace, "AAA", AS_OF, "drift").version
     assert second.version_id != first.version_id
     assert second.decision.startswith(
         "rejected: does not beat the champion by more than its uncertainty: log-loss gain "
     )
     evidence = workspace.registry.journal()[-1].evidence
-    # The champion's own out-of-fold dates, and the later ones of its challenger, which it predicts itself.
-    assert evidence["dates_with_champion"] > first.metrics["dates"]
-    assert evidence["gain_over_champion"]["dates"] == 56
-    assert evidence["same_recipe_as_champion"] is True
+    # On the champion's out-of-fold dates that no later window has tested again both say the same; later ones it
+    # predicts itself.
+    assert first.metrics["dates"] > evidence["recipe_gain_over_champion"]["dates"] == 64
+    assert evidence["recipe_gain_over_champion"]["mean"] == evidence["recipe_gain_over_champion"]["standard_error"] == 0
+    assert evidence["gain_over_champion"] == evidence["gain_since_champion"]
+    assert evidence["gain_over_champion"]["dates"] == 119
+    assert evidence["fitted_gain"] > 0
     assert workspace.registry.get_active("AAA").version_id == first.version_id
 
 
@@ -320,11 +324,47 @@ def test_a_fresher_model_replaces_an_old_one_and_the_last_that_proved_itself_is_
     promoted = [event.evidence for event in journal if event.action == "promoted"]
     assert [evidence["basis"] for evidence in promoted] == ["first", "refresh", "refresh"]
     assert "gain_over_proven" not in promoted[1], "the champion is the proven one"
-    # The third is compared with the second and with the first, which predicts more dates itself.
-    assert promoted[2]["gain_over_proven"]["dates"] > promoted[2]["gain_over_champion"]["dates"] == 56
+    # No window has begun since the second was trained and ended; one has since the first.
+    assert promoted[2]["gain_over_champion"]["dates"] == 0
+    assert promoted[2]["gain_over_proven"]["dates"] == promoted[2]["gain_since_proven"]["dates"] == 119
     assert proven_version(journal, "AAA") == versions[0].version_id
     assert proven_version(journal, "UNIVERSE") is None
-    assert versions[2].decision.startswith("promoted: 91 days fresher than the champion, of the same recipe")
+    assert versions[2].decision.startswith("promoted: 91 days fresher than the champion, and not worse: ")
+
+
+def test_a_fit_that_does_not_know_its_own_rows_is_seen(trained, open_workspace):
+    workspace = open_workspace(trained)
+    version = workspace.registry.get_active("AAA")
+    rows = training_rows(workspace, "AAA", AS_OF, workspace.settings.ml.train_months)
+    swapped = Panel(rows.features, rows.target.assign(label=2 - rows.target["label"]))
+    gains = [judge(workspace, version, None, panel).evidence["fitted_gain"] for panel in (rows, swapped)]
+    assert gains[0] > 0.01
+    assert gains[1] < -0.01
+    assert "fitted_gain" not in judge(workspace, version, None).evidence
+
+
+def test_a_champion_whose_out_of_fold_table_is_damaged_still_serves_and_is_not_passed_by(validated, open_workspace):
+    first = train_model(open_workspace(validated, SA_GATE__MAX_Z="10"), "AAA", date(2022, 4, 3), "person").version
+    flip_byte(validated / "models" / first.model_path / "out_of_fold.parquet")
+    workspace = open_workspace(validated, SA_GATE__MAX_Z="10")
+    assert workspace.registry.load_active("AAA").version_id == first.version_id
+    second = train_model(workspace, "AAA", AS_OF, "schedule").version
+    assert second.decision == "rejected: only 0 dates in common with the champion, which stays"
+
+
+def test_a_rollback_is_not_undone_by_the_next_retrain(validated, open_workspace):
+    lenient = {"SA_GATE__MAX_Z": "10"}
+    first, second = (
+        train_model(open_workspace(validated, **lenient), "AAA", as_of, "schedule").version
+        for as_of in (date(2022, 1, 2), date(2022, 4, 3))
+    )
+    assert second.active
+    workspace = open_workspace(validated, **lenient)
+    workspace.registry.rollback(scope="AAA", reason="it lost money", by="a person")
+    third = train_model(workspace, "AAA", AS_OF, "schedule").version
+    assert third.decision.startswith("rejected: ")
+    assert workspace.registry.get_active("AAA").version_id == first.version_id
+    assert workspace.registry.journal()[-1].evidence["champion_age_days"] == 0
 
 
 def test_training_without_windows_is_refused_with_the_command(ready):
