@@ -1,6 +1,5 @@
 """What to hold after the next open: the plan of the account that has followed every stored signal up to a session."""
 
-from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -8,10 +7,8 @@ import pandas as pd
 
 from signals_core.errors import MissingPrerequisite
 from signals_core.settings import UNIVERSE, Scope
-from signals_core.strategy.covariance import adjusted_closes, covariance_of
 from signals_core.strategy.signal_store import SignalStore, answered
-from signals_core.strategy.sizing import SizingRules, size_positions
-from signals_core.strategy.walk_forward import FollowedSignals, asked_weights, follow
+from signals_core.strategy.walk_forward import FollowedSignals, follow
 
 if TYPE_CHECKING:
     from signals_core.workspace import Workspace
@@ -24,8 +21,8 @@ def targets_of_session(workspace: "Workspace", day: date, scope: Scope | None = 
     """Targets of the close of `day`: columns symbol, weight (signed share of equity) and reason.
 
     Signals of all scopes are followed in one simulated account by the backtest's own engine, so that minimum hold,
-    caps and costs are those of the backtest, and what it would order now is what is asked for. The caps of `sizing`
-    hold for the scopes together.
+    caps and costs are those of the backtest, and what it would order now is what is asked for. Symbols that were
+    refused at every session are no targets.
 
     Args:
         scope: None: the targets of all scopes. A scope: of these, the symbols whose latest prediction is its own.
@@ -33,14 +30,16 @@ def targets_of_session(workspace: "Workspace", day: date, scope: Scope | None = 
     Raises:
         MissingPrerequisite: a scope that has signals, or the one asked for, has none of this session.
     """
-    frame = _capped_together(workspace, _one_row_a_symbol(_stored(workspace, day, scope)))
+    frame = _one_row_a_symbol(_stored(workspace, day, scope))
     followed = follow(workspace, frame, trials=1)
     backtest = followed.run.backtest
     value = backtest.ordered[-1] * backtest.panel.mark[-1]
     targets = pd.DataFrame(
         {"weight": value / backtest.equity_values[-1]}, pd.Index(backtest.panel.symbols, name="symbol")
     )
-    targets = targets.fillna(0.0).assign(reason=_reasons(followed, day, workspace.settings.ml.prediction_horizon))
+    targets = targets.fillna(0.0).assign(reason=_reasons(followed, day))
+    # Of the others nobody has ever said anything: what the account holds of them is not ours to close.
+    targets = targets[followed.asked.notna().any()]
     if scope is not None:
         owner = frame.drop_duplicates("symbol", keep="last").set_index("symbol")["scope"]
         targets = targets[owner.reindex(targets.index) == scope]
@@ -76,38 +75,17 @@ def _one_row_a_symbol(frame: pd.DataFrame) -> pd.DataFrame:
     return ranked.drop_duplicates(["symbol", "date"], keep="last")[list(frame.columns)].reset_index(drop=True)
 
 
-def _capped_together(workspace: "Workspace", frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the caps laid on what all scopes hold at a session; each has sized its signals as if it were alone.
-
-    The column together has the caps that bind because of it.
-    """
-    sizing = workspace.settings.sizing
-    rules = replace(SizingRules.from_settings(sizing), kelly_fraction=1.0)
-    held = frame[frame["weight"] != 0]
-    closes = None if sizing.target_volatility is None else adjusted_closes(workspace, held["symbol"].unique().tolist())
-    weights, together = frame["weight"].copy(), pd.Series("", frame.index, dtype=object)
-    for day, rows in held.groupby("date"):
-        symbols = rows["symbol"].tolist()
-        sectors = workspace.sectors_at(symbols, day)
-        covariance = None if closes is None else covariance_of(closes, symbols, day)
-        sized = size_positions(symbols, rows["weight"].to_numpy(), rules, sectors, covariance).frame
-        weights[rows.index], together[rows.index] = sized["weight"].to_numpy(), sized["binding"].to_numpy()
-    return frame.assign(weight=weights, together=together)
-
-
-def _reasons(followed: FollowedSignals, day: date, lapse_sessions: int) -> pd.Series:
+def _reasons(followed: FollowedSignals, day: date) -> pd.Series:
     """Why each symbol of the account has its target; index symbol."""
-    frame, panel = followed.frame, followed.run.backtest.panel
-    latest = frame[frame["date"] == pd.Timestamp(day)].set_index("symbol")
+    latest = followed.frame[followed.frame["date"] == pd.Timestamp(day)].set_index("symbol")
     said = latest["direction"].where(latest["direction"] != "", latest["reason"])
-    said += latest["together"].map(lambda caps: f"; made smaller by {caps} of all scopes together" if caps else "")
-    standing = asked_weights(frame, panel, lapse_sessions).ffill().iloc[-1].fillna(0.0) != 0
-    refused = ~answered(latest)
-    said[refused & standing.reindex(latest.index)] += f"; {_STAYS}"
+    standing = followed.asked.ffill().iloc[-1].fillna(0.0) != 0
+    said[~answered(latest) & standing.reindex(latest.index)] += f"; {_STAYS}"
     silent = standing.map(
         {
             True: f"no prediction of this session: {_STAYS}",
             False: "no prediction of this session; held at least strategy.min_hold_days",
         }
     )
-    return said.reindex(silent.index).fillna(silent)
+    caps = followed.binding.map(lambda names: f"; made smaller by {names} of the whole book" if names else "")
+    return said.reindex(silent.index).fillna(silent) + caps

@@ -17,6 +17,7 @@ from signals_core.ml.validation import PROBABILITY_COLUMNS
 from signals_core.settings import Scope
 from signals_core.strategy import rules
 from signals_core.strategy.base import signals_frame
+from signals_core.strategy.book import within_caps
 from signals_core.strategy.covariance import adjusted_closes, covariance_of
 from signals_core.strategy.engine import StrategyRun
 from signals_core.strategy.history import MarketHistory
@@ -41,12 +42,16 @@ class FollowedSignals:
     frame: pd.DataFrame
     """As `SessionSignals.frame`, of all sessions."""
     trials: int
+    asked: pd.DataFrame
+    """(T, N) as from `asked_weights`."""
+    binding: pd.Series
+    """By symbol, the caps on the whole book that bind at the last session."""
 
 
 def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int, sessions_after: int = 0) -> FollowedSignals:
     """Trade stored signals at the next opens, on bars as traded, with the costs and caps of the settings.
 
-    What is held without a row is said in `asked_weights`.
+    What is held without a row is said in `asked_weights`, what caps do in `within_caps`.
 
     Args:
         frame: rows as of `SessionSignals.frame`, each symbol at most once a session.
@@ -64,14 +69,15 @@ def follow(workspace: "Workspace", frame: pd.DataFrame, trials: int, sessions_af
     after = sessions_between(settings.exchange.calendar, last, last + timedelta(days=10 + 2 * sessions_after))
     end = after[: sessions_after + 1][-1].date() + timedelta(days=1)
     panel = market_history(workspace, sorted(frame["symbol"].unique()), first, end).panel
-    weights = asked_weights(frame, panel, settings.ml.prediction_horizon)
+    asked = asked_weights(frame, panel, settings.ml.prediction_horizon)
+    weights, binding = within_caps(workspace, asked)
     rules = replace(
         Rules.from_settings(settings.trading, settings.sizing), min_hold_sessions=settings.strategy.min_hold_days
     )
     said = frame[frame["date"].isin(panel.dates)].sort_values("date", kind="stable")
     in_force = pd.Series(STRATEGY_NAME, panel.dates, name="strategy")
     run = StrategyRun(STRATEGY_NAME, simulate(panel, weights, rules), signals_frame(signals_of(said)), in_force)
-    return FollowedSignals(run, frame, trials)
+    return FollowedSignals(run, frame, trials, asked, binding)
 
 
 def asked_weights(frame: pd.DataFrame, panel: PricePanel, lapse_sessions: int) -> pd.DataFrame:

@@ -119,7 +119,7 @@ def test_the_caps_hold_for_the_scopes_together(ingested: Workspace, project: Pat
         assert weights.abs().sum() == pytest.approx(0.15)
     assert weights["AAA"] == pytest.approx(-weights["BBB"])
     assert targets["reason"].tolist() == [
-        f"{way}; made smaller by {cap} of all scopes together" for way in ("LONG", "SHORT")
+        f"{way}; made smaller by {cap} of the whole book" for way in ("LONG", "SHORT")
     ]
 
 
@@ -168,11 +168,40 @@ def test_a_refused_row_hides_no_prediction_of_the_other_scope(
 
 
 def test_where_both_scopes_are_refused_the_ticker_s_own_says_why(ingested: Workspace) -> None:
+    save(ingested, {DAYS[-2]: {"AAA": 0.0}})
     for scope in ("UNIVERSE", "AAA"):
-        save_rows(ingested, scope, DAYS[-1], refused(rows(DAYS[-1], {"AAA": 0.1}), f"{scope} refuses"))
+        save_rows(ingested, scope, DAYS[-1], refused(rows(DAYS[-1], {"AAA": 0.0}), f"{scope} refuses"))
     assert targets_of_session(ingested, DAYS[-1]).to_dict("records") == [
         {"symbol": "AAA", "weight": 0.0, "reason": "AAA refuses"}
     ]
+
+
+def test_a_symbol_of_which_nothing_was_ever_said_is_no_target(ingested: Workspace) -> None:
+    # 0 would close what the account holds of it.
+    save_rows(
+        ingested,
+        "UNIVERSE",
+        DAYS[-1],
+        refused(rows(DAYS[-1], {"AAA": 0.0, "BBB": 0.0}), "no bar").assign(p_up=[np.nan, 0.4], strength=[np.nan, 0.6]),
+    )
+    assert targets_of_session(ingested, DAYS[-1])["symbol"].tolist() == ["BBB"]
+
+
+@pytest.mark.parametrize("cap", ["MAX_GROSS", "MAX_SECTOR_WEIGHT"])
+def test_what_stands_takes_up_the_caps_too(ingested: Workspace, project: Path, cap: str) -> None:
+    save(ingested, {day: {"AAA": 0.1} for day in DAYS[:-1]})
+    save_rows(
+        ingested,
+        "UNIVERSE",
+        DAYS[-1],
+        pd.concat([refused(rows(DAYS[-1], {"AAA": 0.0}), "no bar"), rows(DAYS[-1], {"BBB": -0.1})]),
+    )
+    with opened(project, **{f"SA_SIZING__{cap}": "0.1"}) as workspace:
+        targets = targets_of_session(workspace, DAYS[-1]).set_index("symbol")
+    assert targets["weight"].abs().sum() == pytest.approx(0.1)
+    assert targets["weight"].to_dict() == pytest.approx({"AAA": 0.05, "BBB": -0.05})
+    assert targets.loc["BBB", "reason"] == f"SHORT; made smaller by {cap.lower()} of the whole book"
+    assert targets.loc["AAA", "reason"].startswith("no bar; what the last one asked for stays; made smaller by")
 
 
 def test_targets_of_a_scope_are_its_share_of_those_of_all(ingested: Workspace, project: Path) -> None:
