@@ -1,9 +1,9 @@
 """What one invocation of any command needs: common options, the chosen settings, a workspace, progress on stderr."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +15,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines
 ScopeOption = Annotated[str | None, typer.Option("--scope", help="UNIVERSE or a ticker of ml.scopes; default: all.")]
 Reason = Annotated[str, typer.Option(help="Kept in the journal.")]
 
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 _chosen: dict[str, Path | None] = {"config": None}
 
 
@@ -90,3 +92,26 @@ def scopes_of(workspace: "Workspace", scope: str | None) -> tuple[str, ...]:
     if scope not in known:
         raise SettingsError(f"--scope {scope}: not one of ml.scopes ({', '.join(known)})")
     return (scope,)
+
+
+def of_each(items: Iterable[_Item], make: Callable[[_Item], _Made]) -> list[_Made]:
+    """What can be made of each item; of the others it is said on stderr what they lack.
+
+    Raises:
+        MissingPrerequisite: of none.
+    """
+    import sys
+
+    from signals_core.errors import MissingPrerequisite
+
+    made, refusals = [], []
+    for item in items:
+        try:
+            made.append(make(item))
+        except MissingPrerequisite as error:
+            refusals.append(str(error))
+    if refusals and not made:
+        raise MissingPrerequisite("; ".join(refusals))
+    for refusal in refusals:
+        print(refusal, file=sys.stderr)
+    return made

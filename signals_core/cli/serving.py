@@ -1,11 +1,10 @@
 """What the models in service say and how they fare: `signals predict`, `signals drift`."""
 
-import sys
 from typing import Any
 
 import typer
 
-from signals_core.cli.invocation import Json, ScopeOption, open_workspace, serving_scopes
+from signals_core.cli.invocation import Json, ScopeOption, of_each, open_workspace, serving_scopes
 from signals_core.terminal import out, print_json, print_table
 
 
@@ -38,22 +37,12 @@ def drift(scope: ScopeOption = None, as_json: Json = False) -> None:
     """The drift report of the last session. Exit code 3 if it asks for a retrain."""
     from dataclasses import asdict
 
-    from signals_core.errors import NoRows
     from signals_core.ml.drift_report import drift_report
     from signals_core.steps import last_day
 
     with open_workspace() as workspace:
         day = last_day(workspace)
-        reports, refusals = [], []
-        for name in serving_scopes(workspace, scope):
-            try:
-                reports.append(drift_report(workspace, name, day)[0])
-            except NoRows as error:  # of one scope; it does not silence the others
-                refusals.append(str(error))
-    if not reports:
-        raise NoRows("; ".join(refusals))
-    for refusal in refusals:
-        print(refusal, file=sys.stderr)
+        reports = of_each(serving_scopes(workspace, scope), lambda name: drift_report(workspace, name, day)[0])
     if as_json:
         print_json([asdict(item) for item in reports])
     else:

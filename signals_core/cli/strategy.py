@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signals_core.cli.invocation import Json, ScopeOption, load, open_workspace, progress, serving_scopes
+from signals_core.cli.invocation import Json, ScopeOption, load, of_each, open_workspace, progress, serving_scopes
 from signals_core.terminal import out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def backtest(scope: ScopeOption = None, as_json: Json = False) -> None:
 
     with open_workspace() as workspace, progress():
         active = [workspace.registry.get_active(name) for name in serving_scopes(workspace, scope)]
-        reports = [report_of_version(workspace, version) for version in active if version is not None]
+        reports = of_each((v for v in active if v is not None), lambda version: report_of_version(workspace, version))
     if as_json:
         print_json([{**report.to_dict(), "page": str(path)} for report, path in reports])
         return

@@ -190,7 +190,9 @@ def decide_windows(workspace: "Workspace", rows: pd.DataFrame, version_id: str) 
             decided[PROBABILITY_COLUMNS] = probabilities
             found.append(decided.assign(date=day, model_version=f"{version_id}, window {window}"))
     if not found:
-        raise MissingPrerequisite("no window has enough earlier labels to size positions with: add history")
+        raise MissingPrerequisite(
+            f"{version_id}: no window has enough earlier labels to size positions with: add history"
+        )
     return pd.concat(found, ignore_index=True)
 
 
