@@ -244,7 +244,7 @@ def test_a_volatility_target_is_kept_by_windows_signals_and_targets(finished: Pa
             assert 0 < volatility(weights, day) <= target * (1 + 1e-9)
         targets = targets_of_session(workspace, day.date()).set_index("symbol")
         assert volatility(targets["weight"], day) == pytest.approx(target, rel=1e-3)
-        assert targets["reason"].str.contains("target_volatility of all scopes together").any()
+        assert targets["reason"].str.contains("target_volatility of the whole book").any()
 
 
 def test_checks_pass_on_what_the_assets_made(finished: Path, opened: Workspace):
