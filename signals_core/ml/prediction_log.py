@@ -113,17 +113,18 @@ class PredictionLog:
         return sorted(path for path in folder.glob("*.parquet") if _PART.fullmatch(path.stem))
 
     def _read(self, parts: Iterable[Path]) -> pd.DataFrame:
-        frames = []
+        tables = []
         for path in parts:
             try:
-                frames.append(pq.read_table(path, columns=COLUMNS, partitioning=None).to_pandas())
+                with pq.ParquetFile(path) as part:
+                    tables.append(part.read(columns=COLUMNS).select(COLUMNS))
             except (pa.ArrowException, OSError, KeyError) as error:
                 raise DataError(
                     f"{path} is damaged ({error}): restore it from a copy; without it these predictions are unknown, "
                     "so move it aside only if there is none"
                 ) from error
-        if frames:
-            return pd.concat(frames, ignore_index=True)
+        if tables:
+            return pa.concat_tables(tables, promote_options="permissive").to_pandas()
         moments = np.array([], dtype=f"datetime64[{DATE_UNIT}]")
         empty = {name: np.array([], dtype="float64") for name in PROBABILITY_COLUMNS}
         texts = pd.Series([], dtype="str")
