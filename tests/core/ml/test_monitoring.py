@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from signals_core import replay_jobs
 from signals_core.calendar import sessions_between
-from signals_core.errors import DataError, MissingPrerequisite
+from signals_core.errors import DataError, MissingPrerequisite, NoRows
 from signals_core.events import STREAM
 from signals_core.features.catalog import catalog
 from signals_core.ml.drift import Reference
@@ -290,6 +291,16 @@ def test_a_session_without_any_bar_is_a_broken_feed_and_no_retrain(enough_rows, 
     report, _ = drift_report(later, "UNIVERSE", date(2022, 7, 5))
     assert report.feed_faults == ["feed bars: no ticker has one of 2022-07-05, the last are of 2022-07-01"]
     assert not report.retrain
+
+
+def test_a_scope_without_bars_for_months_does_not_stop_a_replay(enough_rows, open_workspace):
+    day = date(2022, 9, 15)
+    later = open_workspace(enough_rows.root, SA_CLOCK__AS_OF=f"{day}T20:00:00-04:00")
+    with pytest.raises(NoRows, match="UNIVERSE: no ticker has rows"):
+        drift_report(later, "UNIVERSE", day)
+    outcome = replay_jobs._report(later, "UNIVERSE", day, later.now)
+    assert (outcome.predicted, outcome.long, outcome.short, outcome.retrain_asked) == (0, 0, 0, False)
+    assert outcome.verdict.startswith("UNIVERSE: no ticker has rows")
 
 
 def test_without_a_model_there_is_nothing_to_drift_from(validated, open_workspace):
