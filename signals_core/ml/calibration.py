@@ -7,6 +7,7 @@ observations: few outcomes say little about how wrong a model is, and a free fit
 right forecasts worse. Fit them on out-of-fold predictions only.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -75,7 +76,7 @@ def read_calibrator(state: dict[str, Any]) -> Calibrator:
 
 
 @dataclass
-class _Sigmoids:
+class _Sigmoids(ABC):
     """Sigmoids of log-odds (Platt 1999), 1 / (1 + exp(-(slope * log-odds + intercept))), fitted one by one.
 
     The slopes are held at 0 or above: a calibrator may say that a model knows nothing, never that it is right when it
@@ -137,17 +138,17 @@ class _Sigmoids:
         found = read_state(state, cls.method, slopes=cls.neutral.shape, intercepts=cls.neutral.shape)
         return cls(found["slopes"], found["intercepts"], int(state["rows"]))
 
+    @abstractmethod
     def _log_odds(self, probabilities: np.ndarray) -> np.ndarray:
         """What each sigmoid maps (n, k)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _outcomes(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each sigmoid, the rows that answer its question and whether it happened, (n,) bool each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _joined(self, separate: np.ndarray) -> np.ndarray:
         """Class probabilities (n, 3) from those of the sigmoids (n, k)."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -105,16 +105,7 @@ def _load(path: Path) -> tuple[Journal, bytes]:
     return Journal(tuple(events), head), before
 
 
-def append_event(
-    folder: Path,
-    action: Action,
-    version_id: str,
-    scope: Scope,
-    by: str,
-    reason: str,
-    evidence: dict[str, Any],
-    now: datetime,
-) -> Journal:
+def append_event(folder: Path, event: Event) -> Journal:
     """Write one more line and flush it to disk; returns the journal with it. The caller holds the lock.
 
     Each event has a moment of its own after the one before, whatever the clock does: where `clock.as_of` stands still
@@ -122,27 +113,20 @@ def append_event(
 
     Args:
         folder: of the registry.
-        action: what happened to the version.
-        version_id: its name.
-        scope: its scope.
-        by: who did it.
-        reason: why.
-        evidence: JSON values by name.
-        now: the moment, with a time zone.
+        event: what happened; `at` is ISO 8601 with an offset, and is kept in UTC.
 
     Raises:
-        ValueError: `now` has no time zone.
+        ValueError: the moment has no offset.
         BundleError: the journal is damaged.
     """
-    if now.tzinfo is None:
+    at = datetime.fromisoformat(event.at)
+    if at.tzinfo is None:
         raise ValueError("a journal's moment needs a time zone")
-    path = folder / NAME
+    at, path = at.astimezone(UTC), folder / NAME
     journal, before = _load(path)
-    at = now.astimezone(UTC)
     if journal.events:
         at = max(at, datetime.fromisoformat(journal.events[-1].at) + _TICK)
-    event = Event(action, version_id, scope, at.isoformat(), by, reason, evidence)
-    body = json.dumps(asdict(event), sort_keys=True)
+    body = json.dumps(asdict(replace(event, at=at.isoformat())), sort_keys=True)
     check = _digest(before + b"\n" + body.encode())
     line = f'{body[:-1]}, "{_CHECK}": "{check}"}}'
     append_line(path, line)

@@ -294,7 +294,8 @@ class ModelRegistry:
         reason: str,
         evidence: dict[str, Any],
     ) -> Journal:
-        after = append_event(self.folder, action, version_id, scope, by, reason, evidence, self._clock())
+        now = self._clock().isoformat()
+        after = append_event(self.folder, Event(action, version_id, scope, now, by, reason, evidence))
         try:
             self._index.write_change(journal, after)
         except ServiceDown as error:

@@ -225,9 +225,7 @@ def _decided(
         frame.loc[known, list(rules.COLUMNS)] = decided[list(rules.COLUMNS)].to_numpy()
     unfit = _why_unfit(workspace, scope, model, day)
     if unfit:
-        frame = frame.assign(
-            direction="", strength=np.nan, expected_return=np.nan, weight=0.0, binding="", reason=unfit
-        )
+        frame = frame.assign(**_NOTHING, reason=unfit)
     else:
         frame.loc[~known, "reason"] = [
             _why_absent(workspace, ticker, day) or "no features of this session"

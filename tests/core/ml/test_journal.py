@@ -22,10 +22,15 @@ from signals_core.ml.journal import (
 FIELDS = {"created_at": "2022-07-03T06:00:00+00:00", "digest": "d", "inputs": "i", "metrics": {"log_loss": 1.05}}
 
 
+def happened(action: str, version: str, evidence: dict, at: datetime | None = None) -> Event:
+    moment = (at or datetime.now(UTC)).isoformat()
+    return Event(action, version, "UNIVERSE", moment, "test", "a reason", evidence)
+
+
 def write(folder: Path, *events: tuple[str, str]) -> None:
     for action, version in events:
         evidence = {"model_path": version, **FIELDS} if action == "registered" else {"z": 2.5}
-        append_event(folder, action, version, "UNIVERSE", "test", "a reason", evidence, datetime.now(UTC))
+        append_event(folder, happened(action, version, evidence))
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_wherever_the_last_line_is_cut_the_next_one_does_not_stick_to_it(folder)
     for cut in range(start, len(content)):
         path.write_bytes(content[:cut])
         assert read_journal(folder) == before
-        append_event(folder, "rejected", "v2", "UNIVERSE", "test", "worse", {}, datetime.now(UTC))
+        append_event(folder, happened("rejected", "v2", {}))
         assert [e.action for e in read_journal(folder)] == ["registered", "promoted", "registered", "rejected"]
 
 
@@ -128,14 +133,14 @@ def test_the_head_stands_for_the_whole_journal(folder, tmp_path_factory):
 
 
 def test_what_an_append_returns_is_what_is_read_back(folder):
-    returned = append_event(folder, "rejected", "v2", "UNIVERSE", "test", "worse", {"pair": (1, 2)}, datetime.now(UTC))
+    returned = append_event(folder, happened("rejected", "v2", {"pair": (1, 2)}))
     assert returned == load_journal(folder)
 
 
 @pytest.mark.parametrize("back", [timedelta(0), timedelta(hours=1)])
 def test_moments_never_run_backwards_and_none_is_given_twice(folder, back):
     last = datetime.fromisoformat(read_journal(folder)[-1].at)
-    append_event(folder, "rolled_back", "v1", "UNIVERSE", "test", "worse", {}, last - back)
+    append_event(folder, happened("rolled_back", "v1", {}, last - back))
     events = read_journal(folder)
     assert datetime.fromisoformat(events[-1].at) == last + timedelta(microseconds=1)
     assert active_at(events, "UNIVERSE", last).version_id == "v2"
@@ -145,10 +150,10 @@ def test_moments_never_run_backwards_and_none_is_given_twice(folder, back):
 def test_a_moment_is_kept_in_utc_and_needs_a_time_zone(tmp_path):
     evidence = {"model_path": "v1", **FIELDS}
     now = datetime(2021, 10, 3, 2, tzinfo=timezone(timedelta(hours=-4)))
-    append_event(tmp_path, "registered", "v1", "UNIVERSE", "test", "a reason", evidence, now)
+    append_event(tmp_path, happened("registered", "v1", evidence, now))
     assert read_journal(tmp_path)[-1].at == "2021-10-03T06:00:00+00:00"
     with pytest.raises(ValueError, match="needs a time zone"):
-        append_event(tmp_path, "promoted", "v1", "UNIVERSE", "test", "better", {}, datetime(2021, 10, 3))
+        append_event(tmp_path, happened("promoted", "v1", {}, datetime(2021, 10, 3)))
 
 
 def test_the_active_version_is_found_on_disk_alone(folder, tmp_path_factory):

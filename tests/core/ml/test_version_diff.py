@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from signals_core.errors import BundleError
-from signals_core.ml.journal import append_event, find_version
+from signals_core.ml.journal import Event, append_event, find_version
 from signals_core.ml.version_diff import ABSENT, Difference, compare, compare_versions
 from tests.core.ml.helpers import flip_byte, make_bundle
 
@@ -32,7 +32,7 @@ def models(tmp_path: Path) -> Path:
     for version, changes in (("v1", {}), ("v2", {"seed": 1, "rounds": 9, "columns": ("rsi_14", "macd_pct", "new")})):
         make_bundle(tmp_path, version, **changes)
         evidence = {"model_path": version, "created_at": "c", "digest": version, "inputs": "i", "metrics": {"x": 1}}
-        append_event(tmp_path, "registered", version, "UNIVERSE", "t", "r", evidence, NOW)
+        append_event(tmp_path, Event("registered", version, "UNIVERSE", NOW.isoformat(), "t", "r", evidence))
     return tmp_path
 
 
@@ -48,7 +48,7 @@ def test_two_versions_are_compared_by_their_manifests(models):
 
 
 def test_of_a_retired_version_the_journal_is_compared(models):
-    append_event(models, "retired", "v1", "UNIVERSE", "t", "r", {}, NOW)
+    append_event(models, Event("retired", "v1", "UNIVERSE", NOW.isoformat(), "t", "r"))
     versions = [find_version(models, name) for name in ("v1", "v2")]
     assert {d.what for d in compare_versions(models, *versions)} >= {"digest", "retired"}
 
